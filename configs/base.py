@@ -1,0 +1,35 @@
+"""What every config starts from: each section's defaults, as its dataclass states them.
+
+A run's file calls `base()` and sets what it wants to be different. The keys and their meaning are
+those of ModelConfig (model/config.py), DataConfig (data/config.py), MeshConfig
+(sharding/config.py) and the rest of RunConfig (training/config.py).
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from data.config import DataConfig
+from model.config import ModelConfig
+from training.config import RunConfig
+
+AUTO = "auto"
+"""model.dtype: bfloat16 on TPU and GPU, float32 on CPU."""
+
+
+def base() -> ConfigDict:
+    """Every key with its default; the ones without a default are small and plain."""
+    model = ModelConfig(
+        vocab_size=0,  # the tokenizer's
+        num_layers=4,
+        embed_dim=256,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=64,
+        mlp_dim=1024,
+        max_length=512,
+    )
+    data = DataConfig(source="python_stdlib", sequence_length=512)
+    config = ConfigDict(dataclasses.asdict(RunConfig(model=model, data=data)))
+    config.model.dtype = AUTO
+    return config

@@ -1,0 +1,66 @@
+"""What the data side needs to know."""
+
+from dataclasses import dataclass
+
+PYTHON_STDLIB = "python_stdlib"
+TFDS_PREFIX = "tfds:"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, how it becomes tokens, and how long a row is.
+
+    The batch size is not here: it belongs to the run, and is an argument of `Stream`.
+
+    Attributes:
+      source: "python_stdlib" (the running Python's standard library) or "tfds:name",
+        "tfds:name/config", "tfds:name/config:1.2.3" (a prepared TFDS dataset).
+      sequence_length: tokens a row (T).
+      train_split: a TFDS split expression, such as "train" or "train[:95%]".
+      eval_split: the held-out split, likewise.
+      text_key: the feature that holds the text.
+      tokenizer: "bpe" (byte-level BPE trained on the train split), "byte", or the path of a
+        byte-level `tokenizer.json`.
+      tokenizer_vocab_size: ids of the "bpe" tokenizer, BOS and EOS included.
+      seed: orders the rows of each epoch; 0 <= seed < 2**63.
+      data_dir: the TFDS data_dir of a "tfds:" source; empty means `tensorflow_datasets` in the
+        cache (data/cache.py).
+
+    Raises:
+      ValueError: one line that names the field.
+    """
+
+    source: str
+    sequence_length: int
+    train_split: str = "train"
+    eval_split: str = "validation"
+    text_key: str = "text"
+    tokenizer: str = "bpe"
+    tokenizer_vocab_size: int = 4096
+    seed: int = 0
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source != PYTHON_STDLIB and not (
+            self.source.startswith(TFDS_PREFIX) and len(self.source) > len(TFDS_PREFIX)
+        ):
+            raise ValueError(
+                f"data.source is {self.source!r}: use {PYTHON_STDLIB!r} or 'tfds:name/config'"
+            )
+        for field in ("train_split", "eval_split", "text_key", "tokenizer"):
+            if not getattr(self, field):
+                raise ValueError(f"data.{field} is empty: give it a value")
+        if self.sequence_length < 2:
+            raise ValueError(f"data.sequence_length is {self.sequence_length}: use 2 or more")
+        if self.tokenizer == "bpe" and self.tokenizer_vocab_size < 258:
+            raise ValueError(
+                f"data.tokenizer_vocab_size is {self.tokenizer_vocab_size}: use 258 or more "
+                "(256 bytes, BOS and EOS)"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"data.seed is {self.seed}: use 0 <= seed < 2**63")
+        if "://" in self.data_dir:
+            raise ValueError(
+                f"data.data_dir is {self.data_dir!r}: only mounted file systems are read; "
+                "mount the bucket and give its path"
+            )

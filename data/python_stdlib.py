@@ -1,0 +1,124 @@
+"""The running Python's standard library as documents: text that every machine has.
+
+One source file is one document, named by its path. Tests, installed packages and files that
+describe the machine rather than the language are left out. This module only reads files; the
+TFDS dataset made of them is in data/python_stdlib_builder.py.
+"""
+
+import hashlib
+import os
+import platform
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import cache, neardup
+from errors import UserError
+
+SPLIT_VERSION = 1  # part of the fingerprint: raise it when `held_out` or neardup.py changes
+HELD_OUT_SHARE = 0.05
+_SKIPPED_DIRECTORIES = {
+    "__pycache__",
+    "dist-packages",
+    "idle_test",
+    "lib-dynload",
+    "site-packages",
+    "test",
+    "tests",
+}
+_MACHINE_FILES = ("_sysconfigdata", "_sysconfig_vars", "sitecustomize", "usercustomize")
+_MACHINE_DIRECTORIES = ("config-",)  # the build's own configuration
+
+
+@dataclass(frozen=True)
+class Files:
+    """The documents of one standard library.
+
+    Attributes:
+      texts: document id (relative posix path) -> text, in ascending order of id.
+      python: the version they belong to, as "3.11.7".
+      undecodable: files left out because they are not UTF-8.
+    """
+
+    texts: dict[str, str]
+    python: str
+    undecodable: int
+
+    def fingerprint(self) -> str:
+        """Names the content, the Python version and the way it is split."""
+        content = hashlib.sha256()
+        for name, text in self.texts.items():
+            content.update(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\n".encode())
+        return cache.key(python=self.python, files=content.hexdigest(), split_version=SPLIT_VERSION)
+
+
+def read(root: Path | None = None) -> Files:
+    """Reads every Python source file under `root`, by default the running Python's library.
+
+    Raises:
+      UserError: the library is in a zip file, or is not there.
+    """
+    root = root or Path(sysconfig.get_path("stdlib"))
+    if not root.is_dir():
+        raise UserError(
+            f"the Python standard library's source is not at {root} (a zipped or stripped "
+            "Python?): use a Python with its library on disk, or another data.source"
+        )
+    texts, undecodable = {}, 0
+    for directory, directories, names in os.walk(root):
+        directories[:] = [
+            d
+            for d in directories
+            if d not in _SKIPPED_DIRECTORIES and not d.startswith(_MACHINE_DIRECTORIES)
+        ]
+        for name in names:
+            if not name.endswith(".py") or name.startswith(_MACHINE_FILES):
+                continue
+            path = Path(directory, name)
+            try:
+                text = path.read_bytes().decode()
+            except UnicodeDecodeError:
+                undecodable += 1
+                continue
+            except OSError as error:
+                raise UserError(f"cannot read {path} ({error.strerror}): repair it") from error
+            if text.strip():
+                texts[path.relative_to(root).as_posix()] = text
+    if len(texts) < 2:
+        raise UserError(
+            f"no Python source files under {root}: use a Python with its library's source on "
+            "disk, or another data.source"
+        )
+    return Files(dict(sorted(texts.items())), platform.python_version(), undecodable)
+
+
+def held_out(texts: dict[str, str], share: float = HELD_OUT_SHARE) -> set[str]:
+    """Chooses the documents of the validation split.
+
+    Clusters of near-duplicates stay whole. They are taken in the order of a hash of their
+    smallest path, until both the documents and the bytes taken reach `share`. Clusters of more
+    than a fifth of that come last, which in practice means that they are trained on: or the
+    validation split could be one family of character tables.
+
+    Args:
+      texts: document id -> text; at least two documents.
+      share: of all documents and of all bytes, between 0 and 1.
+    """
+    ids = list(texts)
+    size = {i: len(texts[i].encode()) for i in ids}
+    least_files, least_bytes = share * len(ids), share * sum(size.values())
+    families = [[ids[i] for i in c] for c in neardup.clusters(list(texts.values()))]
+
+    def place(family: Sequence[str]) -> tuple[bool, bytes]:
+        large = len(family) > least_files / 5 or sum(size[i] for i in family) > least_bytes / 5
+        return large, hashlib.sha256(min(family).encode()).digest()
+
+    chosen: set[str] = set()
+    chosen_bytes = 0
+    for family in sorted(families, key=place):
+        if len(chosen) >= least_files and chosen_bytes >= least_bytes:
+            break
+        chosen.update(family)
+        chosen_bytes += sum(size[i] for i in family)
+    return chosen

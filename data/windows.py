@@ -1,0 +1,140 @@
+"""Evaluation windows: every token of a split is scored once, whatever the batch or the packer.
+
+A document of m tokens (BOS ... EOS) has m - 1 targets: every token but BOS. Window k of it has the
+inputs [k * stride, k * stride + T) and scores the targets that no earlier window scored, so that
+beyond the first window every target has at least T - stride inputs before it. Windows go into rows
+of T next-fit, each as a segment of its own, so that short documents share a row. Rows do not
+depend on the batch size, and batches are found by index: no state, as in `Stream`.
+"""
+
+import bisect
+
+import numpy as np
+
+from data.packing import Batch
+from data.store import TokenStore
+
+
+class Windows:
+    """The batches of an evaluation over one store. Threads may call it together.
+
+    Args:
+      store: the tokens.
+      sequence_length: T, at least 2.
+      batch_size: B, rows of a batch; the last batch is padded.
+      stride: 1 <= stride <= T; T // 2 if not given. Smaller strides score with more context and
+        cost more.
+      max_tokens: score only the windows, in store order, that fit in this many targets (but at
+        least one window); all if not given.
+
+    Attributes:
+      n_batches: how many batches there are.
+      n_tokens: how many targets they score.
+      n_bytes: how many bytes of text those stand for.
+
+    Raises:
+      ValueError: a size is out of range.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        sequence_length: int,
+        batch_size: int,
+        stride: int | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        if stride is None:
+            stride = sequence_length // 2
+        if sequence_length < 2 or batch_size < 1 or not 1 <= stride <= sequence_length:
+            raise ValueError(
+                f"cannot evaluate rows of {sequence_length} tokens, {batch_size} a batch, stride "
+                f"{stride}: use at least 2, at least 1, and 1 <= stride <= sequence_length"
+            )
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"cannot score {max_tokens} tokens: use at least 1")
+        self.store = store
+        self.sequence_length = sequence_length
+        self.batch_size = batch_size
+        self._start, self._length, self._skip = _cut(store, sequence_length, stride, max_tokens)
+        self._row, self._column = _next_fit(self._length, sequence_length)
+        self.n_batches = -(-(int(self._row[-1]) + 1) // batch_size)
+        self.n_tokens = int((self._length - self._skip).sum())
+        self.n_bytes = sum(
+            int(store.token_bytes[store.tokens[a + 1 : b + 1]].sum())
+            for a, b in zip(
+                (self._start + self._skip).tolist(),
+                (self._start + self._length).tolist(),
+                strict=True,
+            )
+        )
+
+    def batch(self, index: int, rows: slice | None = None) -> Batch:
+        """Batch `index`, or just the rows [lo:hi) of it that a process holds.
+
+        Returns:
+          Arrays as of `packing.pack`: [B, T], or [hi - lo, T]; weights are 1 on scored targets.
+        """
+        if not 0 <= index < self.n_batches:
+            raise ValueError(f"there is no batch {index}: there are {self.n_batches}")
+        low, high, step = (rows or slice(None)).indices(self.batch_size)
+        if step != 1:
+            raise ValueError("rows are a slice with step 1")
+        shape = (high - low, self.sequence_length)
+        ints = ("tokens", "targets", "segments", "positions", "bytes")
+        batch: Batch = {name: np.zeros(shape, np.int32) for name in ints}
+        batch["weights"] = np.zeros(shape, np.float32)
+        first_row = index * self.batch_size + low
+        first, last = np.searchsorted(self._row, (first_row, first_row + shape[0]))
+        segment, row_before = 0, -1
+        for w in range(first, last):
+            row, column = int(self._row[w]) - first_row, int(self._column[w])
+            start, length, skip = int(self._start[w]), int(self._length[w]), int(self._skip[w])
+            segment = segment + 1 if row == row_before else 1
+            row_before = row
+            place = row, slice(column, column + length)
+            scored = row, slice(column + skip, column + length)
+            piece = self.store.tokens[start : start + length + 1]
+            batch["tokens"][place] = piece[:-1]
+            batch["targets"][place] = piece[1:]
+            batch["segments"][place] = segment
+            batch["positions"][place] = np.arange(length)
+            batch["weights"][scored] = 1
+            batch["bytes"][scored] = self.store.token_bytes[piece[1 + skip :]]
+        return batch
+
+
+def _cut(
+    store: TokenStore, sequence_length: int, stride: int, max_tokens: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All windows: where each starts in the store, its inputs, and the targets already scored."""
+    offsets = store.token_offsets
+    if max_tokens is not None:  # only as many documents as the budget can reach
+        reached = bisect.bisect_left(
+            range(store.n_documents), max_tokens, key=lambda d: int(offsets[d + 1]) - (d + 1)
+        )
+        offsets = offsets[: min(reached + 1, store.n_documents) + 1]
+    targets = np.diff(offsets) - 1  # of each document
+    counts = 1 + np.maximum(0, -(-(targets - sequence_length) // stride))
+    document = np.repeat(np.arange(targets.size), counts)
+    k = np.arange(document.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = offsets[document] + k * stride
+    length = np.minimum(sequence_length, targets[document] - k * stride)
+    skip = np.where(k == 0, 0, sequence_length - stride)
+    if max_tokens is not None:
+        fits = int(np.searchsorted(np.cumsum(length - skip), max_tokens, side="right"))
+        kept = slice(0, max(fits, 1))
+        start, length, skip = start[kept], length[kept], skip[kept]
+    return start, length, skip
+
+
+def _next_fit(length: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row and the column of each window: a new row when the last one has no room."""
+    row, column = np.zeros_like(length), np.zeros_like(length)
+    at_row = at_column = 0
+    for w, n in enumerate(length.tolist()):
+        if at_column + n > sequence_length:
+            at_row, at_column = at_row + 1, 0
+        row[w], column[w] = at_row, at_column
+        at_column += n
+    return row, column

@@ -1,0 +1,60 @@
+"""Perplexity and bits per byte of a checkpoint on a held-out split.
+
+    python eval.py --workdir=runs/python_stdlib
+
+Prints one JSON line last: loss (nats a token), perplexity, bits_per_byte, tokens, bytes, step.
+Every token of the split but BOS is predicted exactly once, so the figure depends neither on the
+batch size nor on the mesh.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+
+import commands
+from data.prepare import prepare
+from data.windows import Windows
+from errors import UserError
+from evaluation.perplexity import evaluate, make_scorer
+from evaluation.trained import load, parse_mesh
+from training.progress import Progress
+from training.state import shardings_of
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate. Default: the newest.")
+SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the run's eval_split.")
+STRIDE = flags.DEFINE_integer(
+    "stride", None, "Tokens between windows of a long document. Default: the run's."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Windows at a time. Default: the run's.")
+MESH = flags.DEFINE_string(
+    "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
+)
+
+
+def main() -> None:
+    commands.start_jax()
+    rows = BATCH_SIZE.value
+    trained = load(Path(WORKDIR.value), STEP.value, parse_mesh(MESH.value), rows)
+    config = trained.config
+    with commands.PreparationProgress() as preparing:
+        held_out = commands.prepared_split(trained, SPLIT.value, preparing)
+    length = config.data.sequence_length
+    stride = STRIDE.value or config.evaluation.stride or None
+    if stride is not None and not 1 <= stride <= length:
+        raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
+    windows = Windows(held_out, length, rows or config.evaluation.batch_size, stride)
+    score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
+    progress = Progress(windows.n_batches, unit="batch")
+    result = evaluate(score, trained.params, windows, trained.mesh, progress.update)
+    progress.close()
+    if jax.process_index() == 0:
+        print(json.dumps({**result, "step": trained.step}))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    commands.run(main, required=("workdir",))

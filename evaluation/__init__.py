@@ -1,0 +1,1 @@
+"""What eval.py runs, and train.py now and then."""

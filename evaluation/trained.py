@@ -1,0 +1,89 @@
+"""A trained model out of a workdir, to evaluate or to generate with."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from configs import door
+from errors import UserError
+from model import parameters
+from model.decoder import Decoder
+from sharding.config import AXES, MeshConfig
+from sharding.mesh import make_mesh
+from sharding.placement import constrainer
+from sharding.table import tree_shardings, validate
+from training.checkpoints import Checkpoints
+from training.config import RunConfig
+
+
+class Trained(NamedTuple):
+    """Attributes:
+    config: of the run, as it was saved.
+    run: the checkpoint's `run` item.
+    step: of the checkpoint.
+    outline: the decoder without values.
+    params: its parameters, on `mesh`.
+    mesh: of all devices.
+    """
+
+    config: RunConfig
+    run: dict[str, Any]
+    step: int
+    outline: Decoder
+    params: parameters.Params
+    mesh: Mesh
+
+
+def parse_mesh(text: str) -> MeshConfig:
+    """A mesh from a flag such as "data=2,fsdp=4".
+
+    Raises:
+      UserError: an unknown axis, or a size that cannot be.
+    """
+    sizes = {"data": 1} | {axis: 1 for axis in AXES}
+    for part in filter(None, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in AXES or not size.lstrip("-").isdigit():
+            raise UserError(f"--mesh={text}: give axes of {', '.join(AXES)}, as in fsdp=4,tensor=2")
+        sizes[axis] = int(size)
+    try:
+        return MeshConfig(**sizes)
+    except ValueError as error:
+        raise UserError(f"--mesh={text}: {error}") from None
+
+
+def load(workdir: Path, step: int | None, mesh_config: MeshConfig, rows: int | None) -> Trained:
+    """Loads the parameters of a checkpoint onto a mesh that need not be the one of the run.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None is the newest.
+      mesh_config: the mesh.
+      rows: of a batch, if there will be batches; checked against the mesh.
+
+    Raises:
+      UserError: no workdir, no such checkpoint, or a mesh that does not fit.
+    """
+    if not workdir.is_dir():
+        raise UserError(f"no run in {workdir}: there is no such directory")
+    checkpoints = Checkpoints(workdir)
+    step = checkpoints.resolve(step)
+    run = checkpoints.run(step)
+    config = door.read(run["config"], jax.default_backend())
+    try:
+        mesh = make_mesh(mesh_config)
+        outline = parameters.outline(config.model, constrainer(mesh))
+        shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
+        validate(mesh, axes, shapes, {} if rows is None else {"--batch_size": rows})
+    except ValueError as error:
+        raise UserError(f"--mesh: {error}") from None
+    abstract = jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        shapes,
+        tree_shardings(mesh, axes),
+    )
+    params = checkpoints.params(step, abstract)
+    checkpoints.close()
+    return Trained(config, run, step, outline, params, mesh)

@@ -1,0 +1,77 @@
+"""Text from a checkpoint.
+
+    python generate.py --workdir=runs/python_stdlib --prompt='def main(' --max_tokens=200
+
+Prints the prompt and its continuation as it is drawn; the same --seed gives the same text.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import jax
+from absl import flags
+
+import commands
+from data import tokenizer as tokenizers
+from errors import UserError
+from evaluation.trained import load, parse_mesh
+from model.generation import Generator, Sampling
+from sharding.table import sharding
+from training.workdir import TOKENIZER
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")
+PROMPT = flags.DEFINE_string("prompt", "", "Text to continue; empty starts a document.")
+MAX_TOKENS = flags.DEFINE_integer("max_tokens", 200, "At most so many new tokens.")
+TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "Higher is wilder; 0 takes the likeliest.")
+TOP_K = flags.DEFINE_integer("top_k", 0, "Draw from the k likeliest tokens; 0 is off.")
+TOP_P = flags.DEFINE_float(
+    "top_p", 0.95, "Draw from the likeliest tokens that together have this probability; 1 is off."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
+MESH = flags.DEFINE_string(
+    "mesh", "fsdp=-1", "Devices along each mesh axis, such as fsdp=2,tensor=4; -1 is the rest."
+)
+
+
+def main() -> None:
+    commands.start_jax()
+    try:
+        how = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    workdir = Path(WORKDIR.value)
+    trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows=None)
+    tokenizer = tokenizers.load(workdir / TOKENIZER)
+    generator = Generator(trained.outline, trained.params, how, sharding(trained.mesh, ()))
+    ids = [tokenizer.bos_id, *tokenizer.encode_batch([PROMPT.value])[0]]
+    try:
+        drawn = generator(
+            ids, max_tokens=MAX_TOKENS.value, seed=SEED.value, stop=tokenizer.eos_id
+        )
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+
+    show = jax.process_index() == 0
+    if show:
+        print(PROMPT.value, end="", flush=True)
+    decoder = tokenizers.StreamingDecoder(tokenizer)
+    count, first = 0, time.perf_counter()
+    for token in drawn:
+        count += 1
+        if count == 2:  # the first two tokens waited for compilation
+            first = time.perf_counter()
+        if show:
+            print(decoder.add(token), end="", flush=True)
+    if show:
+        print(decoder.end(), flush=True)
+        rate = (count - 2) / (time.perf_counter() - first) if count > 2 else 0.0
+        print(
+            f"[step {trained.step}, {count} tokens, {rate:.0f} tokens/s after the first two]",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    commands.run(main, required=("workdir",))

@@ -1,0 +1,167 @@
+"""Causal self-attention within documents, and the one function where other kernels plug in."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from model.config import ModelConfig
+from model.layers import Constrain, Norm, constant, rotate, weight
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of the tokens seen so far: one layer's, or stacked [L, ...] for all."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+
+
+def visible(
+    q_segments_BT: jax.Array, k_segments_BS: jax.Array, q_start: jax.Array | int, window: int
+) -> jax.Array:
+    """Which key each query may look at: bool [B, T, S].
+
+    A query sees the keys of its own segment that are not after it and, if `window` is not 0, the
+    `window` nearest of them, itself included. Key j stands at index j of the row, query i at
+    q_start + i. No row of the mask is empty: a query always sees itself, padding included.
+    """
+    length, keys = q_segments_BT.shape[1], k_segments_BS.shape[1]
+    behind_TS = (q_start + jnp.arange(length))[:, None] - jnp.arange(keys)[None, :]
+    near_TS = behind_TS >= 0
+    if window:
+        near_TS &= behind_TS < window
+    return near_TS[None] & (q_segments_BT[:, :, None] == k_segments_BS[:, None, :])
+
+
+def attend(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    q_segments_BT: jax.Array,
+    k_segments_BS: jax.Array,
+    *,
+    q_start: jax.Array | int = 0,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks_N: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention, causal and within segments; grouped if K < N.
+
+    Args:
+      q_BTNH, k_BSKH, v_BSKH: queries, keys, values; K divides N, and query head n reads
+        key-value head n // (N / K).
+      q_segments_BT, k_segments_BS: int32; a query sees only keys of its own segment.
+      q_start: index in the row of the first query (not 0 when decoding from a cache).
+      window: see `visible`.
+      softcap: scores s become softcap * tanh(s / softcap) before the mask; 0 is off.
+      sinks_N: a logit a head that takes part in the softmax and has no value (gpt-oss).
+
+    Returns:
+      [B, T, N, H] in v's dtype. Softmax is in float32.
+    """
+    mask_BTS = visible(q_segments_BT, k_segments_BS, q_start, window)
+    if not softcap and sinks_N is None:
+        return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_BTS[:, None])
+
+    batch, length, heads, size = q_BTNH.shape
+    kv_heads = k_BSKH.shape[2]
+    q_BTKGH = q_BTNH.reshape(batch, length, kv_heads, heads // kv_heads, size)
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
+    scores = scores * size**-0.5
+    if softcap:
+        scores = softcap * jnp.tanh(scores / softcap)
+    scores = jnp.where(mask_BTS[:, None, None], scores, -jnp.inf)
+    top = jnp.max(scores, axis=-1, keepdims=True)
+    if sinks_N is not None:
+        sinks = sinks_N.astype(jnp.float32).reshape(kv_heads, -1, 1, 1)
+        top = jnp.maximum(top, sinks)
+    exps = jnp.exp(scores - top)
+    total = jnp.sum(exps, axis=-1, keepdims=True)
+    if sinks_N is not None:
+        total = total + jnp.exp(sinks - top)
+    weights = (exps / total).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v_BSKH).reshape(q_BTNH.shape)
+
+
+class Attention(nnx.Module):
+    """Multi-head, grouped-query or multi-query self-attention."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
+        self.config, self.constrain = config, constrain
+        embed, size = config.embed_dim, config.head_dim
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        std = config.init_std
+        self.query = weight(rngs, (embed, heads, size), ("embed", "heads", "head_dim"), std)
+        self.key = weight(rngs, (embed, kv_heads, size), ("embed", "kv_heads", "head_dim"), std)
+        self.value = weight(rngs, (embed, kv_heads, size), ("embed", "kv_heads", "head_dim"), std)
+        std = std / (2 * config.num_layers) ** 0.5
+        self.out = weight(rngs, (heads, size, embed), ("heads", "head_dim", "embed"), std)
+        if config.bias:
+            self.query_bias = constant(0.0, (heads, size), ("heads", "head_dim"))
+            self.key_bias = constant(0.0, (kv_heads, size), ("kv_heads", "head_dim"))
+            self.value_bias = constant(0.0, (kv_heads, size), ("kv_heads", "head_dim"))
+            self.out_bias = constant(0.0, (embed,), ("norm",))
+        if config.qk_norm:
+            self.query_norm, self.key_norm = Norm(config, size), Norm(config, size)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        segments_BT: jax.Array,
+        angles: jax.Array | None,
+        past: KeyValues | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Args:
+          x_BTD: input, already normalised.
+          segments_BT: int32 document numbers within the row.
+          angles: rotary angles [B, T, H / 2], or None with learned positions.
+          past: a cache to decode with; the new keys and values are written at `start`.
+          start: index in the row of x's first token.
+
+        Returns:
+          the output [B, T, D], and the cache with the new tokens in it (None without one).
+        """
+        config, dtype = self.config, x_BTD.dtype
+        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
+        k_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
+        v_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
+        if config.bias:
+            q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
+            k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
+            v_BTKH = v_BTKH + self.value_bias[...].astype(dtype)
+        if config.qk_norm:
+            q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
+        if angles is not None:
+            q_BTNH, k_BTKH = rotate(q_BTNH, angles), rotate(k_BTKH, angles)
+        q_BTNH = self.constrain(q_BTNH, ("batch", "length", "heads", "head_dim"))
+        k_BTKH = self.constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
+        v_BTKH = self.constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
+
+        k_segments = segments_BT
+        if past is not None:
+            # One document a row: causality alone hides the slots that are not written yet.
+            at = (0, start, 0, 0)
+            past = KeyValues(
+                jax.lax.dynamic_update_slice(past.k_BSKH, k_BTKH.astype(past.k_BSKH.dtype), at),
+                jax.lax.dynamic_update_slice(past.v_BSKH, v_BTKH.astype(past.v_BSKH.dtype), at),
+            )
+            k_BTKH, v_BTKH = past.k_BSKH.astype(dtype), past.v_BSKH.astype(dtype)
+            k_segments = jnp.broadcast_to(segments_BT[:, :1], k_BTKH.shape[:2])
+        mixed_BTNH = attend(
+            q_BTNH,
+            k_BTKH,
+            v_BTKH,
+            segments_BT,
+            k_segments,
+            q_start=start,
+            window=config.sliding_window,
+            softcap=config.attention_softcap,
+        )
+        mixed_BTNH = checkpoint_name(mixed_BTNH, "attention")
+        y_BTD = jnp.einsum("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
+        if config.bias:
+            y_BTD = y_BTD + self.out_bias[...].astype(dtype)
+        return y_BTD, past

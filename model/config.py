@@ -1,0 +1,150 @@
+"""The shape of a decoder, and what follows from the shape alone: parameters and FLOPs."""
+
+import dataclasses
+from typing import Literal, get_args
+
+Norm = Literal["rmsnorm", "layernorm"]
+Positions = Literal["rope", "learned"]
+Mlp = Literal["swiglu", "gelu"]
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "full", "save_dots", "save_attention"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer.
+
+    Attributes:
+      vocab_size: ids the tokenizer can produce; 0 until it is known.
+      vocab_multiple: the embedding table is padded to a multiple of this. It is a constant of the
+        model, never of the mesh, so that every mesh reads the same checkpoint.
+      num_layers: blocks; stacked along a leading axis and scanned over.
+      embed_dim: width of the residual stream.
+      num_heads: query heads.
+      num_kv_heads: key-value heads: equal to num_heads for multi-head attention, 1 for
+        multi-query, a divisor in between for grouped-query.
+      head_dim: size of one head; rotary positions need it even.
+      mlp_dim: hidden width of the MLP.
+      max_length: longest sequence. With learned positions, the rows of their table.
+      norm, norm_eps: pre-normalisation of each sub-layer and of the output.
+      positions, rope_theta: rotary (Su et al. 2021, half-split form) or a learned table.
+      mlp: SwiGLU (Shazeer 2020) or GELU in its tanh form, as GPT-2 has it.
+      bias: biases on every projection, as GPT-2 has them.
+      qk_norm: normalise queries and keys per head before rotation (Dehghani et al. 2023).
+      attention_softcap: scores become cap * tanh(scores / cap); 0 is off (Gemma 2).
+      logit_softcap: the same on the output logits; 0 is off.
+      sliding_window: a token sees this many tokens, itself included; 0 sees all before it.
+      tie_embeddings: the output projection is the embedding table.
+      init_std: standard deviation of all projections and embeddings. Projections that write to
+        the residual stream have init_std / sqrt(2 * num_layers) (Radford et al. 2019). Norm
+        scales start at 1, biases at 0.
+      dtype: what matrices are multiplied in. Parameters, norms, softmax and loss are float32.
+      remat: what the backward pass recomputes: nothing ("none"), the whole block ("full"), all
+        but matrix products ("save_dots"), all but the output of attention ("save_attention").
+      scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
+    """
+
+    vocab_size: int
+    num_layers: int
+    embed_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    max_length: int
+    vocab_multiple: int = 128
+    norm: Norm = "rmsnorm"
+    norm_eps: float = 1e-5
+    positions: Positions = "rope"
+    rope_theta: float = 10_000.0
+    mlp: Mlp = "swiglu"
+    bias: bool = False
+    qk_norm: bool = False
+    attention_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    sliding_window: int = 0
+    tie_embeddings: bool = True
+    init_std: float = 0.02
+    dtype: Dtype = "float32"
+    remat: Remat = "none"
+    scan_unroll: int = 1
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim max_length "
+            "vocab_multiple scan_unroll"
+        ).split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name, choices in (
+            ("norm", Norm),
+            ("positions", Positions),
+            ("mlp", Mlp),
+            ("dtype", Dtype),
+            ("remat", Remat),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(choices))}"
+                )
+        for name in ("vocab_size", "attention_softcap", "logit_softcap", "sliding_window"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even head size")
+        if self.num_layers % self.scan_unroll:
+            raise ValueError(
+                f"scan_unroll={self.scan_unroll} does not divide num_layers={self.num_layers}"
+            )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding table: vocab_size rounded up to vocab_multiple."""
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def _attention_weights(self) -> int:
+        return self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
+
+    @property
+    def _mlp_weights(self) -> int:
+        return (3 if self.mlp == "swiglu" else 2) * self.embed_dim * self.mlp_dim
+
+    def num_params(self) -> int:
+        """Parameters, padding of the vocabulary included.
+
+        V D  (+ V D unless tied)  (+ max_length D if positions are learned)
+        + L (2 D H (N + K)  +  2 or 3 D F  +  norms and biases)  +  final norm
+        """
+        norm = self.embed_dim * (2 if self.norm == "layernorm" else 1)
+        block = self._attention_weights + self._mlp_weights + 2 * norm
+        if self.bias:
+            block += self.head_dim * (self.num_heads + 2 * self.num_kv_heads) + self.embed_dim
+            block += self.mlp_dim * (2 if self.mlp == "swiglu" else 1) + self.embed_dim
+        if self.qk_norm:
+            block += 2 * self.head_dim * (2 if self.norm == "layernorm" else 1)
+        tables = self.padded_vocab_size * self.embed_dim * (1 if self.tie_embeddings else 2)
+        if self.positions == "learned":
+            tables += self.max_length * self.embed_dim
+        return tables + self.num_layers * block + norm
+
+    def flops_per_token(self, length: int) -> float:
+        """Floating-point operations of one training step, a token, at sequences of `length`.
+
+        6 x (weights that multiply a token: attention, MLP and output projection; not the
+        embedding look-up)  +  6 L N H x (keys a token sees, twice: scores and values),
+
+        where a token sees length / 2 keys on average (causal), or about the window if that is
+        shorter. The convention of PaLM (Chowdhery et al. 2022, appendix B) but with the causal
+        half counted once; recomputation by remat is not counted, as usual for MFU.
+        """
+        matmul = self.num_layers * (self._attention_weights + self._mlp_weights)
+        matmul += self.padded_vocab_size * self.embed_dim
+        keys: float = length / 2
+        if 0 < self.sliding_window < length:
+            keys = self.sliding_window * (1 - self.sliding_window / (2 * length))
+        return 6 * matmul + 6 * self.num_layers * 2 * self.num_heads * self.head_dim * keys

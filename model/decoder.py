@@ -1,0 +1,144 @@
+"""The decoder: embedding, a scan over stacked blocks, output projection."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model.attention import Attention, KeyValues
+from model.config import ModelConfig
+from model.layers import Constrain, Norm, rotary_angles, unconstrained, weight
+from model.mlp import Mlp
+
+_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "save_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "save_attention": jax.checkpoint_policies.save_only_these_names("attention"),
+}
+
+_ACTIVATION = ("batch", "length", "act_embed")
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
+        self.constrain = constrain
+        self.attention_norm = Norm(config, config.embed_dim)
+        self.attention = Attention(config, rngs, constrain)
+        self.mlp_norm = Norm(config, config.embed_dim)
+        self.mlp = Mlp(config, rngs, constrain)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        segments_BT: jax.Array,
+        angles: jax.Array | None,
+        past: KeyValues | None,
+        start: jax.Array | int,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        mixed_BTD, past = self.attention(
+            self.attention_norm(x_BTD), segments_BT, angles, past, start
+        )
+        x_BTD = self.constrain(x_BTD + mixed_BTD, _ACTIVATION)
+        x_BTD = self.constrain(x_BTD + self.mlp(self.mlp_norm(x_BTD)), _ACTIVATION)
+        return x_BTD, past
+
+
+class Decoder(nnx.Module):
+    """A decoder-only transformer (see ModelConfig for its options)."""
+
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain = unconstrained
+    ) -> None:
+        self.config, self.constrain = config, constrain
+        vocab, embed = config.padded_vocab_size, config.embed_dim
+        self.embedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
+        if config.positions == "learned":
+            shape = (config.max_length, embed)
+            self.position_embedding = weight(rngs, shape, ("position", "embed"), config.init_std)
+
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap
+        def stacked(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs, constrain)
+
+        self.blocks = stacked(rngs)
+        self.final_norm = Norm(config, embed)
+        if not config.tie_embeddings:
+            self.unembedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
+
+    def features(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array,
+        cache: KeyValues | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """The normalised output of the last block.
+
+        Args:
+          tokens_BT: int32 token ids.
+          positions_BT: int32, from 0 at the start of each document.
+          segments_BT: int32; tokens see only their own segment.
+          cache: from `empty_cache`, to decode with; holds one document a row.
+          start: index in the row of the first of these tokens, when there is a cache.
+
+        Returns:
+          [B, T, D] in the config's dtype, and the cache with these tokens in it, or None.
+        """
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        x_BTD = jnp.take(self.embedding[...], tokens_BT, axis=0)
+        angles = None
+        if config.positions == "learned":
+            x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
+        else:
+            angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
+        x_BTD = self.constrain(x_BTD.astype(dtype), _ACTIVATION)
+
+        definition, stacked = nnx.split(self.blocks)
+
+        def layer(x_BTD: jax.Array, block_and_past: tuple[Any, KeyValues | None]) -> Any:
+            state, past = block_and_past
+            block = nnx.merge(definition, state)
+            return block(x_BTD, segments_BT, angles, past, start)
+
+        if config.remat != "none":
+            # Under scan, common subexpressions are not merged across the recomputation anyway.
+            layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=False)
+        x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
+        return self.final_norm(x_BTD), cache
+
+    def unembed(self, x_BTD: jax.Array) -> jax.Array:
+        """Features [..., D] -> logits [..., V], float32; ids past the vocabulary get -inf."""
+        config = self.config
+        table = self.embedding if config.tie_embeddings else self.unembedding
+        logits = jnp.einsum(
+            "...D,VD->...V",
+            x_BTD,
+            table[...].astype(x_BTD.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        if config.logit_softcap:
+            logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
+        if config.padded_vocab_size > config.vocab_size:
+            real = jnp.arange(config.padded_vocab_size) < config.vocab_size
+            logits = jnp.where(real, logits, -jnp.inf)
+        return logits
+
+    def __call__(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
+    ) -> jax.Array:
+        """Logits [B, T, V], float32, of the token after each; see `features` for the arguments."""
+        x_BTD, _ = self.features(tokens_BT, positions_BT, segments_BT)
+        return self.unembed(x_BTD)
+
+    def empty_cache(self, batch: int, length: int) -> KeyValues:
+        """A cache for `batch` documents of up to `length` tokens: [L, B, S, K, H], zeros."""
+        config = self.config
+        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+        dtype = jnp.dtype(config.dtype)
+        return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

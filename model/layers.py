@@ -1,0 +1,64 @@
+"""What every block is built from: weights with logical axes, normalisation, rotary positions."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model.config import ModelConfig
+
+Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]
+"""Given an activation and its logical axes, returns it placed. `sharding` builds one."""
+
+
+def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """The `constrain` of a single device."""
+    del axes
+    return x
+
+
+def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], std: float) -> nnx.Param:
+    """A float32 parameter drawn from N(0, std^2); `axes` names one logical axis a dimension."""
+    assert len(shape) == len(axes), (shape, axes)
+    return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes)
+
+
+def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
+    """A float32 parameter that starts at one value everywhere: biases and norm scales."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32), axes=axes)
+
+
+class Norm(nnx.Module):
+    """RMSNorm (Zhang & Sennrich 2019) or LayerNorm over the last axis, computed in float32."""
+
+    def __init__(self, config: ModelConfig, size: int):
+        self.centred = config.norm == "layernorm"
+        self.eps = config.norm_eps
+        self.scale = constant(1.0, (size,), ("norm",))
+        self.bias = constant(0.0, (size,), ("norm",)) if self.centred else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: [..., size], any float dtype; the result has x's shape and dtype."""
+        y = x.astype(jnp.float32)
+        if self.centred:
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        y = y * self.scale[...]
+        if self.bias is not None:
+            y = y + self.bias[...]
+        return y.astype(x.dtype)
+
+
+def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> jax.Array:
+    """Rotation angles [B, T, head_dim / 2], float32 radians: position x theta^(-2i / head_dim)."""
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    return positions_BT[..., None].astype(jnp.float32) * frequencies
+
+
+def rotate(x_BTNH: jax.Array, angles: jax.Array) -> jax.Array:
+    """Rotates the pairs (i, i + H / 2) of each head by `angles` [B, T, H / 2]; keeps dtype."""
+    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTNH.dtype)

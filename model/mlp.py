@@ -1,0 +1,42 @@
+"""The feed-forward half of a block."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model.config import ModelConfig
+from model.layers import Constrain, constant, weight
+
+
+class Mlp(nnx.Module):
+    """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu" (tanh form)."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
+        self.config, self.constrain = config, constrain
+        shape, axes = (config.embed_dim, config.mlp_dim), ("embed", "mlp")
+        self.up = weight(rngs, shape, axes, config.init_std)
+        if config.mlp == "swiglu":
+            self.gate = weight(rngs, shape, axes, config.init_std)
+        std = config.init_std / (2 * config.num_layers) ** 0.5
+        self.down = weight(rngs, shape[::-1], axes[::-1], std)
+        if config.bias:
+            self.up_bias = constant(0.0, (config.mlp_dim,), ("mlp",))
+            if config.mlp == "swiglu":
+                self.gate_bias = constant(0.0, (config.mlp_dim,), ("mlp",))
+            self.down_bias = constant(0.0, (config.embed_dim,), ("norm",))
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """x_BTD: input, already normalised. Returns [B, T, D] in its dtype."""
+        dtype, bias = x_BTD.dtype, self.config.bias
+
+        def project(x: jax.Array, w: nnx.Param, b: nnx.Param | None) -> jax.Array:
+            y = x @ w[...].astype(dtype)
+            return y if b is None else y + b[...].astype(dtype)
+
+        h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)
+        if self.config.mlp == "swiglu":
+            h_BTF = jax.nn.silu(project(x_BTD, self.gate, self.gate_bias if bias else None)) * h_BTF
+        else:
+            h_BTF = jax.nn.gelu(h_BTF, approximate=True)
+        h_BTF = self.constrain(h_BTF, ("batch", "length", "mlp"))
+        return project(h_BTF, self.down, self.down_bias if bias else None)

@@ -1,0 +1,49 @@
+"""A decoder's parameters as a nested dict of arrays: what is trained, sharded and saved."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from model.config import ModelConfig
+from model.decoder import Decoder
+from model.layers import Constrain, unconstrained
+
+Params = dict[str, Any]
+
+
+def outline(config: ModelConfig, constrain: Constrain = unconstrained) -> Decoder:
+    """A decoder without values: shapes, dtypes and logical axes, made without any computation."""
+    return nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), constrain))
+
+
+def shapes(model: Decoder) -> Params:
+    """ShapeDtypeStruct of every parameter."""
+    structs = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), structs)
+
+
+def logical_axes(model: Decoder) -> Params:
+    """The logical axes of every parameter, a tuple of names.
+
+    Blocks are stacked, so their parameters have one more axis than a block gave them: `layers`.
+    """
+
+    def named(path: tuple[Any, ...], param: nnx.Variable) -> tuple[str, ...]:
+        axes: tuple[str, ...] = param.get_metadata("axes")
+        return ("layers", *axes) if path[0] == "blocks" else axes
+
+    return nnx.to_pure_dict(nnx.map_state(named, nnx.state(model, nnx.Param)))
+
+
+def initialize(config: ModelConfig, seed: int) -> Params:
+    """Fresh parameters, float32. Jit it with out_shardings, and they are born sharded."""
+    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(seed)), nnx.Param))
+
+
+def bind(model: Decoder, params: Params) -> Decoder:
+    """The decoder with these values: `model` (an outline will do) itself stays as it is."""
+    definition, state = nnx.split(model)
+    state = jax.tree.map(lambda leaf: leaf, state)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(definition, state)

@@ -1,0 +1,1 @@
+"""Logical axes -> mesh axes -> devices. The only room that knows the mesh."""

@@ -1,0 +1,64 @@
+"""How many devices lie along each axis of the mesh."""
+
+import dataclasses
+
+AXES = ("data", "fsdp", "tensor", "context", "expert", "pipeline")
+"""Mesh axes, outermost first: neighbours along the last ones are nearest in the hardware."""
+
+RESERVED = ("context", "expert", "pipeline")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; one of them may be -1: whatever is left.
+
+    Attributes:
+      data: copies of the model; each takes its share of the batch.
+      fsdp: the batch is split, and so are parameters and optimizer state, gathered layer by layer.
+      tensor: heads, MLP width and vocabulary are split.
+      context, expert, pipeline: reserved.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    context: int = 1
+    expert: int = 1
+    pipeline: int = 1
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            size = getattr(self, axis)
+            if size == 0 or size < -1:
+                raise ValueError(f"{axis}={size}: give a number of devices, or -1 for the rest")
+            if axis in RESERVED and size != 1:
+                raise ValueError(f"{axis}={size}: this axis is reserved and does nothing; leave 1")
+        if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
+            raise ValueError("only one axis can be -1 (the devices that are left)")
+
+    def sizes(self, devices: int) -> dict[str, int]:
+        """The size of each axis on so many devices, in the order of AXES.
+
+        Raises:
+          ValueError: if the axes do not multiply to the number of devices.
+        """
+        sizes = {axis: getattr(self, axis) for axis in AXES}
+        fixed = 1
+        for size in sizes.values():
+            fixed *= size if size != -1 else 1
+        asked = ", ".join(f"{a}={s}" for a, s in sizes.items() if s != 1) or "all axes 1"
+        for axis, size in sizes.items():
+            if size == -1:
+                if devices % fixed:
+                    raise ValueError(
+                        f"{asked}: the fixed axes take {fixed} devices, which does not divide the "
+                        f"{devices} there are"
+                    )
+                sizes[axis] = devices // fixed
+                return sizes
+        if fixed != devices:
+            raise ValueError(
+                f"{asked}: takes {fixed} device{'s' * (fixed != 1)}, but there "
+                f"{'is' if devices == 1 else 'are'} {devices}; set one axis to -1 to take the rest"
+            )
+        return sizes

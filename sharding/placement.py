@@ -1,0 +1,43 @@
+"""Activations and host arrays onto the mesh."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from sharding.table import sharding
+
+
+def constrainer(mesh: Mesh) -> Callable[[jax.Array, tuple[str, ...]], jax.Array]:
+    """The `constrain` that the model is handed: pins an activation to its rows of the table."""
+    if mesh.size == 1:
+        return lambda x, axes: x
+    return lambda x, axes: jax.lax.with_sharding_constraint(x, sharding(mesh, axes))
+
+
+def place_rows(
+    mesh: Mesh, rows: int, make: Callable[[slice], Mapping[str, np.ndarray]]
+) -> dict[str, jax.Array]:
+    """A global batch, of which each process makes only the rows that its devices hold.
+
+    Args:
+      mesh: the mesh.
+      rows: rows of the global batch.
+      make: makes the rows of a slice [start, stop), as arrays with rows first.
+
+    Returns:
+      arrays of `rows` rows, placed by the table's `batch` axis.
+    """
+    by_rows = sharding(mesh, ("batch",))
+    wanted = by_rows.addressable_devices_indices_map((rows,))
+    bounds = {device: index[0].indices(rows)[:2] for device, index in wanted.items()}
+    pieces = {bound: make(slice(*bound)) for bound in set(bounds.values())}
+    names = next(iter(pieces.values())).keys()
+
+    def assemble(name: str) -> jax.Array:
+        shape = (rows, *next(iter(pieces.values()))[name].shape[1:])
+        on_devices = [jax.device_put(pieces[b][name], d) for d, b in bounds.items()]
+        return jax.make_array_from_single_device_arrays(shape, by_rows, on_devices)
+
+    return {name: assemble(name) for name in names}

@@ -1,0 +1,34 @@
+from typing import Any
+
+import pytest
+
+from data.config import DataConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source", "c4/en"),
+        ("source", "tfds:"),
+        ("source", ""),
+        ("sequence_length", 1),
+        ("train_split", ""),
+        ("eval_split", ""),
+        ("text_key", ""),
+        ("tokenizer", ""),
+        ("tokenizer_vocab_size", 257),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("data_dir", "gs://bucket/tfds"),
+    ],
+)
+def test_a_bad_field_is_named_in_one_line(field: str, value: Any) -> None:
+    fields: dict[str, Any] = {"source": "python_stdlib", "sequence_length": 8, field: value}
+    with pytest.raises(ValueError, match=rf"^data\.{field} is .*: .*\Z") as error:
+        DataConfig(**fields)
+    assert "\n" not in str(error.value)
+
+
+def test_the_vocabulary_size_matters_only_to_a_tokenizer_we_train() -> None:
+    config = DataConfig("tfds:c4/en", 8, tokenizer="byte", tokenizer_vocab_size=0)
+    assert config.train_split == "train"

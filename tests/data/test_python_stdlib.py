@@ -1,0 +1,134 @@
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data import python_stdlib, source
+from data.config import DataConfig
+from data.documents import open_documents
+from data.prepare import Prepared
+from data.store import TokenStore
+from errors import UserError
+
+CONFIG = DataConfig(source="python_stdlib", sequence_length=256)
+
+
+@pytest.fixture
+def splits(
+    stdlib: tuple[Path, Prepared], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, dict[str, str]]:
+    """The dataset as built: split -> id -> text."""
+    monkeypatch.setenv("PODIUM_CACHE", str(stdlib[0]))
+    found = source.find(CONFIG)
+    return {
+        split: {d["id"]: d["text"] for d in open_documents(CONFIG, found, split)}
+        for split in ("train", "validation")
+    }
+
+
+def test_the_splits_are_the_library(splits: dict[str, dict[str, str]]) -> None:
+    train, held_out = splits["train"], splits["validation"]
+    assert not set(train) & set(held_out)
+    assert dict(sorted((train | held_out).items())) == python_stdlib.read().texts
+    assert {"os.py", "json/decoder.py", "encodings/cp1252.py"} <= set(train | held_out)
+    assert not [i for i in train | held_out if {"test", "tests"} & set(i.split("/")[:-1])]
+
+
+def test_at_least_five_percent_is_held_out(splits: dict[str, dict[str, str]]) -> None:
+    def size(texts: dict[str, str]) -> int:
+        return sum(len(text.encode()) for text in texts.values())
+
+    held_out, whole = splits["validation"], splits["train"] | splits["validation"]
+    assert 0.05 <= len(held_out) / len(whole) < 0.12
+    assert 0.05 <= size(held_out) / size(whole) < 0.08
+
+
+def test_no_near_duplicates_across_the_splits(splits: dict[str, dict[str, str]]) -> None:
+    """Counted by the definition, not by the code that made the splits."""
+
+    def shingles(text: str) -> set[int]:
+        words = re.findall(r"\w+|[^\w\s]", text)
+        return {hash(tuple(words[i : i + 5])) for i in range(max(1, len(words) - 4))}
+
+    train = {name: shingles(text) for name, text in splits["train"].items()}
+    nearest = 0.0
+    for text in splits["validation"].values():
+        a = shingles(text)
+        for b in train.values():
+            if min(len(a), len(b)) >= 0.3 * max(len(a), len(b)):
+                shared = len(a & b)
+                nearest = max(nearest, shared / (len(a) + len(b) - shared))
+    assert 0.05 < nearest < 0.3  # not 0: the comparison does see what is alike
+
+
+def test_families_stay_whole_and_large_ones_are_trained_on() -> None:
+    family = {f"a/{i}.py": "x = 1\n" * 50 + f"y = {i}\n" for i in range(30)}
+    texts = family | {f"b/{i}.py": " ".join(f"{i}_{j}" for j in range(40)) for i in range(100)}
+    chosen = python_stdlib.held_out(texts)
+    assert not chosen & set(family)
+    assert len(chosen) >= 0.05 * len(texts)
+    smaller = {i: t for i, t in texts.items() if i not in list(family)[2:]}
+    assert python_stdlib.held_out(smaller, share=0.999) == set(smaller)
+
+
+def make_library(root: Path) -> Path:
+    for name, content in {
+        "a.py": b"import b\n",
+        "b.py": "# né\n".encode(),
+        "package/__init__.py": b"\n \n",
+        "package/c.py": b"x = 1\r\n",
+        "package/tests/d.py": b"test\n",
+        "site-packages/e.py": b"installed\n",
+        "config-3.11-x86_64/f.py": b"machine\n",
+        "_sysconfigdata__linux.py": b"machine\n",
+        "latin.py": b"# caf\xe9\n",
+        "data.txt": b"text\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_read_takes_source_alone_and_counts_what_it_cannot_decode(tmp_path: Path) -> None:
+    files = python_stdlib.read(make_library(tmp_path))
+    assert files.texts == {"a.py": "import b\n", "b.py": "# né\n", "package/c.py": "x = 1\r\n"}
+    assert files.undecodable == 1
+
+
+def test_the_fingerprint_follows_names_texts_and_version(tmp_path: Path) -> None:
+    files = python_stdlib.read(make_library(tmp_path))
+    other = [
+        python_stdlib.Files(files.texts | {"a.py": "import c\n"}, files.python, 1),
+        python_stdlib.Files(files.texts | {"z.py": "import b\n"}, files.python, 1),
+        python_stdlib.Files(files.texts, "2.7.18", 1),
+    ]
+    assert len({f.fingerprint() for f in [files, *other]}) == 4
+    again = python_stdlib.read(tmp_path)
+    assert again.fingerprint() == files.fingerprint()
+
+
+def test_a_library_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    library = tmp_path / "python311.zip"
+    with zipfile.ZipFile(library, "w") as file:
+        file.writestr("os.py", "x = 1\n")
+    for root in (library, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=rf"^the Python standard .*{root.name}.*\Z"):
+            python_stdlib.read(root)
+    with pytest.raises(UserError, match=r"^no Python source files under .*\Z"):
+        python_stdlib.read(tmp_path)
+
+
+def test_the_store_holds_the_documents(
+    stdlib: tuple[Path, Prepared], splits: dict[str, dict[str, str]]
+) -> None:
+    stores: dict[str, TokenStore] = {"train": stdlib[1].train, "validation": stdlib[1].eval}
+    tokenizer = stdlib[1].tokenizer
+    for split, tokens in stores.items():
+        assert tokens.n_documents == len(splits[split])
+        assert tokens.n_bytes == sum(len(t.encode()) for t in splits[split].values())
+        for i in range(0, tokens.n_documents, 10):
+            ids = tokens.tokens[tokens.token_offsets[i] : tokens.token_offsets[i + 1]].tolist()
+            assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
+            text = b"".join(map(tokenizer.token, ids)).decode()
+            assert text == splits[split][tokens.document_id(i)]

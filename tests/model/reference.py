@@ -1,0 +1,87 @@
+"""A decoder's forward pass in NumPy, one token and one head at a time; no code of Podium's."""
+
+import math
+
+import numpy as np
+
+
+def _norm(x, p, config):
+    if config.norm == "layernorm":
+        x = x - x.mean(-1, keepdims=True)
+    y = x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_eps) * p["scale"]
+    return y + p["bias"] if config.norm == "layernorm" else y
+
+
+def _rotate(x_TNH, positions, theta):
+    half = x_TNH.shape[-1] // 2
+    out = x_TNH.copy()
+    for t, position in enumerate(positions):
+        for i in range(half):
+            angle = position / theta ** (2 * i / (2 * half))
+            turn = complex(math.cos(angle), math.sin(angle))
+            for n in range(x_TNH.shape[1]):
+                z = complex(x_TNH[t, n, i], x_TNH[t, n, i + half]) * turn
+                out[t, n, i], out[t, n, i + half] = z.real, z.imag
+    return out
+
+
+def _attention(x, p, config, positions, segments):
+    bias = (lambda name: p[f"{name}_bias"]) if config.bias else (lambda name: 0.0)
+    q = np.einsum("td,dnh->tnh", x, p["query"]) + bias("query")
+    k = np.einsum("td,dnh->tnh", x, p["key"]) + bias("key")
+    v = np.einsum("td,dnh->tnh", x, p["value"]) + bias("value")
+    if config.qk_norm:
+        q, k = _norm(q, p["query_norm"], config), _norm(k, p["key_norm"], config)
+    if config.positions == "rope":
+        q = _rotate(q, positions, config.rope_theta)
+        k = _rotate(k, positions, config.rope_theta)
+    group = config.num_heads // config.num_kv_heads
+    mixed = np.zeros_like(q)
+    for t in range(len(x)):
+        first = max(0, t + 1 - config.sliding_window) if config.sliding_window else 0
+        seen = [s for s in range(first, t + 1) if segments[s] == segments[t]]
+        for n in range(config.num_heads):
+            scores = k[seen, n // group] @ q[t, n] / math.sqrt(config.head_dim)
+            if config.attention_softcap:
+                scores = np.tanh(scores / config.attention_softcap) * config.attention_softcap
+            weights = np.exp(scores - scores.max())
+            mixed[t, n] = weights @ v[seen, n // group] / weights.sum()
+    return np.einsum("tnh,nhd->td", mixed, p["out"]) + bias("out")
+
+
+def _mlp(x, p, config):
+    bias = (lambda name: p[f"{name}_bias"]) if config.bias else (lambda name: 0.0)
+    up = x @ p["up"] + bias("up")
+    if config.mlp == "swiglu":
+        gate = x @ p["gate"] + bias("gate")
+        hidden = gate / (1 + np.exp(-gate)) * up
+    else:
+        hidden = 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
+    return hidden @ p["down"] + bias("down")
+
+
+def reference_logits(config, params, tokens, positions, segments):
+    """Logits [T, V] of one row, float64. params: nested dict of arrays, blocks stacked."""
+
+    def f64(tree):
+        if isinstance(tree, dict):
+            return {k: f64(v) for k, v in tree.items()}
+        return np.asarray(tree, np.float64)
+
+    def layer(tree, i):
+        return {k: layer(v, i) for k, v in tree.items()} if isinstance(tree, dict) else tree[i]
+
+    params = f64(params)
+    x = params["embedding"][tokens]
+    if config.positions == "learned":
+        x = x + params["position_embedding"][positions]
+    for i in range(config.num_layers):
+        p = layer(params["blocks"], i)
+        normed = _norm(x, p["attention_norm"], config)
+        x = x + _attention(normed, p["attention"], config, positions, segments)
+        x = x + _mlp(_norm(x, p["mlp_norm"], config), p["mlp"], config)
+    table = params["embedding"] if config.tie_embeddings else params["unembedding"]
+    logits = _norm(x, params["final_norm"], config) @ table.T
+    if config.logit_softcap:
+        logits = np.tanh(logits / config.logit_softcap) * config.logit_softcap
+    return logits

@@ -1,0 +1,157 @@
+"""The decoder: against NumPy, and the promises of causality and isolation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from model import parameters
+from tests.model.conftest import lively, small_config
+from tests.model.reference import reference_logits
+
+
+def row(*lengths, seed=0, total=24):
+    """One packed row: tokens, positions, segments; the rest of the row is padding."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 61, (1, total), dtype=np.int32)
+    positions, segments = np.zeros((2, 1, total), np.int32)
+    at = 0
+    for number, length in enumerate(lengths, start=1):
+        positions[0, at : at + length] = np.arange(length)
+        segments[0, at : at + length] = number
+        at += length
+    return tokens, positions, segments
+
+
+def test_equals_a_forward_pass_in_numpy(kind):
+    config = small_config(kind)
+    model = lively(config)
+    tokens, positions, segments = row(9, 15)
+    params = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    want = reference_logits(config, params, tokens[0], positions[0], segments[0])
+    got = model(*map(jnp.asarray, (tokens, positions, segments)))[0]
+    np.testing.assert_allclose(got[:, :61], want[:, :61], rtol=2e-4, atol=2e-4)
+    assert np.all(np.isneginf(got[:, 61:])), "padding of the vocabulary must never be likely"
+
+
+def test_a_token_changes_nothing_before_it_and_no_other_document(kind):
+    model = lively(small_config(kind))
+    run = jax.jit(lambda *a: model(*a)[0, :, :61])
+    tokens, positions, segments = row(8, 10, 6)
+    before = run(tokens, positions, segments)
+    for place in (0, 3, 8, 13, 23):
+        changed = tokens.copy()
+        changed[0, place] = (changed[0, place] + 7) % 61
+        differs = np.any(np.asarray(run(changed, positions, segments) != before), axis=1)
+        mine = segments[0] == segments[0, place]
+        later = np.arange(24) >= place
+        assert not differs[~(mine & later)].any()
+        window = model.config.sliding_window * model.config.num_layers or 24
+        near = np.arange(24) < place + min(window, 5)
+        assert differs[mine & later & near].all()
+
+
+def test_packed_documents_equal_the_documents_alone(kind):
+    model = lively(small_config(kind))
+    tokens, positions, segments = row(8, 10, 6)
+    packed = model(tokens, positions, segments)[0, :, :61]
+    at = 0
+    for length in (8, 10, 6):
+        here = slice(at, at + length)
+        alone = model(
+            tokens[:, here], np.arange(length)[None], np.ones((1, length), np.int32)
+        )
+        np.testing.assert_allclose(packed[here], alone[0, :, :61], atol=1e-4)
+        at += length
+
+
+@pytest.mark.parametrize("remat", ["full", "save_dots", "save_attention"])
+def test_remat_changes_no_gradient(remat):
+    _same_gradients(small_config(remat=remat))
+
+
+def test_scan_unroll_changes_no_gradient():
+    _same_gradients(small_config(scan_unroll=3))
+
+
+def _same_gradients(config):
+    inputs = row(11, 13)
+    params = parameters.initialize(small_config(), 0)
+
+    def gradients(config):
+        outline = parameters.outline(config)
+        return jax.jit(
+            jax.grad(lambda p: (parameters.bind(outline, p)(*inputs)[..., :61] ** 2).sum())
+        )(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        gradients(config),
+        gradients(small_config()),
+    )
+
+
+def test_bfloat16_stays_near_float32_and_keeps_float32_parameters():
+    model = lively(small_config())
+    half = lively(small_config(dtype="bfloat16"))
+    assert {p.dtype for p in jax.tree.leaves(nnx.state(half, nnx.Param))} == {jnp.dtype("float32")}
+    full, low = (m(*row(24))[0, :, :61] for m in (model, half))
+    assert low.dtype == jnp.float32
+    assert 0 < jnp.abs(full - low).max() < 0.1 * jnp.abs(full).max()
+
+
+def test_parameter_count(kind):
+    config = small_config(kind)
+    shapes = parameters.shapes(parameters.outline(config))
+    assert config.num_params() == sum(s.size for s in jax.tree.leaves(shapes))
+
+
+def test_initial_values_are_as_documented():
+    config = small_config(embed_dim=256, mlp_dim=512, num_layers=8, bias=True)
+    params = parameters.initialize(config, 3)
+    blocks = params["blocks"]
+    for values, std in (
+        (params["embedding"], 0.02),
+        (blocks["attention"]["query"], 0.02),
+        (blocks["mlp"]["up"], 0.02),
+        (blocks["attention"]["out"], 0.02 / 4),
+        (blocks["mlp"]["down"], 0.02 / 4),
+    ):
+        assert abs(float(values.std()) / std - 1) < 0.03
+        assert abs(float(values.mean())) < std / 20
+    assert (blocks["mlp_norm"]["scale"] == 1).all() and (blocks["mlp"]["up_bias"] == 0).all()
+    first, second = blocks["mlp"]["up"][0], blocks["mlp"]["up"][1]
+    assert abs(float(jnp.corrcoef(first.ravel(), second.ravel())[0, 1])) < 0.02, "layers differ"
+
+
+def test_initial_values_do_not_depend_on_the_mesh():
+    config = small_config()
+    one = parameters.initialize(config, 0)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "x"))
+    where = jax.tree.map(lambda p: split if p.ndim > 1 and p.shape[1] % 8 == 0 else None, one)
+    many = jax.jit(lambda: parameters.initialize(config, 0), out_shardings=where)()
+    jax.tree.map(np.testing.assert_array_equal, one, many)
+
+
+def test_every_parameter_names_its_axes(kind):
+    outline = parameters.outline(small_config(kind))
+    shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
+    jax.tree.map(lambda s, a: None if len(a) == len(s.shape) else pytest.fail(str(a)), shapes, axes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(num_layers=0), "num_layers=0: must be at least 1"),
+        (dict(num_kv_heads=3), "num_heads=4 is not a multiple of num_kv_heads=3"),
+        (dict(head_dim=7), "head_dim=7: rotary positions need an even head size"),
+        (dict(norm="batchnorm"), "norm='batchnorm': choose one of rmsnorm, layernorm"),
+        (dict(sliding_window=-1), "sliding_window=-1: must not be negative"),
+        (dict(scan_unroll=2), "scan_unroll=2 does not divide num_layers=3"),
+    ],
+)
+def test_impossible_shapes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        small_config(**change)

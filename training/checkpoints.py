@@ -1,0 +1,103 @@
+"""Checkpoints: saved asynchronously, published whole or not at all, readable on any mesh."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from errors import UserError
+from model.parameters import Params
+from training.state import TrainState
+
+_SAVE_TIMEOUT_S = 1800
+
+
+class Checkpoints:
+    """The checkpoints of a run, one directory a step.
+
+    A checkpoint holds three items: `params`, `optimizer` (Optax's state) and `run` (JSON: the
+    config, the cursor, what the data was). Arrays are stored per parameter, whatever the mesh.
+    Orbax writes into a temporary directory and renames it: what has a step's name is complete.
+    """
+
+    def __init__(self, workdir: Path, keep: int | None = None):
+        """Opens them to read, or, with `keep`, also to save: the newest `keep` stay."""
+        self._workdir = workdir
+        self._manager = ocp.CheckpointManager(
+            workdir.absolute() / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=keep is not None,
+                cleanup_tmp_directories=keep is not None,
+                async_options=ocp.AsyncOptions(timeout_secs=_SAVE_TIMEOUT_S),
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def resolve(self, step: int | None) -> int:
+        """`step`, or the newest one.
+
+        Raises:
+          UserError: there is no such checkpoint.
+        """
+        have = sorted(self._manager.all_steps())
+        if not have:
+            raise UserError(
+                f"no checkpoint in {self._workdir}: train.py --workdir={self._workdir} makes one"
+            )
+        if step is not None and step not in have:
+            raise UserError(
+                f"no checkpoint of step {step} in {self._workdir}; it has {', '.join(map(str, have))}"
+            )
+        return have[-1] if step is None else step
+
+    def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
+        """Starts saving; returns once the state is copied off the devices (it may be donated)."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(state.params),
+                optimizer=ocp.args.StandardSave(state.opt_state),
+                run=ocp.args.JsonSave(run),
+            ),
+        )
+
+    def run(self, step: int) -> dict[str, Any]:
+        """What was saved as `run` with this step."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+        return restored["run"]
+
+    def params(self, step: int, abstract: Params) -> Params:
+        """The parameters of a step, placed as `abstract` says; optimizer state stays on disk."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
+        )
+        return restored["params"]
+
+    def state(self, step: int, abstract: TrainState) -> TrainState:
+        """The whole state of a step, placed as `abstract` says."""
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(abstract.params),
+                optimizer=ocp.args.StandardRestore(abstract.opt_state),
+            ),
+        )
+        count = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
+        return TrainState(restored["params"], restored["optimizer"], count)
+
+    def raise_errors(self) -> None:
+        """Raises what a save in the background failed with, if one did."""
+        self._manager.check_for_errors()
+
+    def wait(self) -> None:
+        """Waits until the save under way is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees the manager's threads."""
+        self._manager.close()

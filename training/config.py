@@ -1,0 +1,153 @@
+"""What a run is: the model, its data, its mesh, and how it is trained."""
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+from data.config import DataConfig
+from model.config import ModelConfig
+from sharding.config import MeshConfig
+
+Schedule = Literal["cosine", "wsd", "constant"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019) and its learning rate.
+
+    Attributes:
+      learning_rate: the peak.
+      schedule: after a linear warm-up, "cosine" to final_fraction x peak at the last step; "wsd":
+        warm-up, stable, then a linear decay to final_fraction x peak over the last decay_steps
+        (Hu et al. 2024); "constant".
+      warmup_steps: steps of the warm-up; the first step already has learning_rate / warmup_steps.
+      decay_steps: length of the decay of "wsd".
+      final_fraction: of the peak, at the last step.
+      beta1, beta2, eps: Adam's.
+      weight_decay: on matrices and embeddings, not on norm scales and biases.
+      clip_norm: gradients are scaled down to this global norm; 0 is off.
+    """
+
+    learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    warmup_steps: int = 100
+    decay_steps: int = 0
+    final_fraction: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in get_args(Schedule):
+            choices = ", ".join(get_args(Schedule))
+            raise ValueError(f"schedule={self.schedule!r}: choose one of {choices}")
+        for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
+        if self.schedule == "wsd" and not self.decay_steps:
+            raise ValueError("decay_steps=0: the wsd schedule needs the length of its decay")
+        if not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"final_fraction={self.final_fraction}: must lie in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at a time, from which seed.
+
+    Attributes:
+      steps: optimizer steps of the whole run.
+      batch_size: sequences of one optimizer step, over all devices and accumulation.
+      accumulation: microbatches a step is computed in; changes memory, not the result.
+      seed: of the initial parameters. (data.seed orders the data.)
+      z_loss: weight of log(Z)^2 a token, which keeps logits from drifting (PaLM); 0 is off.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    accumulation: int = 1
+    seed: int = 0
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation={self.accumulation} does not divide batch_size={self.batch_size}"
+            )
+        if self.z_loss < 0:
+            raise ValueError(f"z_loss={self.z_loss}: must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation on the held-out split, during the run and at its end.
+
+    Attributes:
+      every: steps between evaluations during the run; 0 is only at the end.
+      max_tokens: budget of each evaluation during the run; the last one covers the whole split.
+      batch_size: sequences at a time.
+      stride: tokens between the starts of successive windows of a long document; a smaller
+        stride gives every token more context and costs more. 0 is half the sequence length.
+    """
+
+    every: int = 0
+    max_tokens: int = 100_000
+    batch_size: int = 32
+    stride: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 0), ("max_tokens", 1), ("batch_size", 1), ("stride", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Attributes:
+    every: steps between checkpoints; one is always saved at the end and on a signal.
+    keep: how many of the newest stay.
+    """
+
+    every: int = 500
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Attributes:
+    prompts: what the samples in the report continue.
+    max_tokens, temperature, top_p: how (see generate.py).
+    """
+
+    prompts: tuple[str, ...] = ()
+    max_tokens: int = 200
+    temperature: float = 0.8
+    top_p: float = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole run. `configs/` holds one file a run; `configs/door.py` makes this of it."""
+
+    model: ModelConfig
+    data: DataConfig
+    mesh: MeshConfig = MeshConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    report: ReportConfig = ReportConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as saved with a checkpoint."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,101 @@
+"""One optimizer step: the function that is compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from model import parameters
+from model.decoder import Decoder
+from sharding.table import sharding
+from training.config import TrainConfig
+from training.loss import Sums, batch_sums
+from training.state import TrainState, shardings_of
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def gradients(
+    model: Decoder, params: parameters.Params, batch: Batch, accumulation: int, z_loss: float
+) -> tuple[parameters.Params, Sums]:
+    """Gradients of the mean loss a predicted token, and the sums behind the metrics.
+
+    Microbatches add up sums, not means, and one division by all predicted tokens comes last: so
+    the result is that of the whole batch, however unequally padding falls on the microbatches.
+    """
+
+    def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
+        sums = batch_sums(parameters.bind(model, params), rows)
+        return sums.loss + z_loss * sums.z_squared, sums
+
+    add_gradients = jax.value_and_grad(objective, has_aux=True)
+    if accumulation == 1:
+        (_, sums), grads = add_gradients(params, batch)
+    else:
+        # Row r goes to microbatch r % accumulation: contiguous rows stay on their devices.
+        micro = jax.tree.map(
+            lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+
+        def one(total: Any, rows: Batch) -> tuple[Any, None]:
+            (_, sums), grads = add_gradients(params, rows)
+            return jax.tree.map(jnp.add, total, (grads, sums)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        (grads, sums), _ = jax.lax.scan(one, (zeros, Sums.zero()), micro)
+    scale = 1 / jnp.maximum(sums.tokens, 1)
+    return jax.tree.map(lambda g: g * scale, grads), sums
+
+
+def make_step(
+    model: Decoder,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: TrainConfig,
+    mesh: Mesh,
+    state: TrainState,
+) -> Step:
+    """The jitted step, with explicit shardings; the state it is given is donated.
+
+    Args:
+      model: an outline of the decoder.
+      tx, schedule: from training.optimizer.
+      config: accumulation and z-loss.
+      mesh: of all arrays.
+      state: the abstract state.
+
+    Returns:
+      step(state, batch) -> the next state, and scalars (float32): loss (nats a token), bits a
+      byte, z_loss, tokens and bytes predicted, gradient norm (before clipping), parameter norm
+      (after the update) and learning rate.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, sums = gradients(model, state.params, batch, config.accumulation, config.z_loss)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        tokens = jnp.maximum(sums.tokens, 1)
+        metrics = {
+            "loss": sums.loss / tokens,
+            "z_loss": sums.z_squared / tokens,
+            "tokens": sums.tokens,
+            "bytes": sums.bytes,
+            "grad_norm": optax.global_norm(grads),
+            "param_norm": optax.global_norm(params),
+            "learning_rate": schedule(state.step),
+        }
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    where = shardings_of(state)
+    alone = sharding(mesh, ())
+    return jax.jit(
+        step,
+        in_shardings=(where, sharding(mesh, ("batch",))),
+        out_shardings=(where, alone),
+        donate_argnums=0,
+    )

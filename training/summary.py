@@ -1,0 +1,76 @@
+"""What a finished run leaves for people: samples and the report."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from data.prepare import Prepared
+from data.tokenizer import decode
+from model.decoder import Decoder
+from model.generation import Generator, Sampling
+from model.parameters import Params
+from sharding.table import sharding
+from training import environment
+from training.config import RunConfig
+from training.report import write_report
+
+
+def draw_samples(
+    config: RunConfig, outline: Decoder, params: Params, data: Prepared, mesh: Mesh
+) -> list[dict[str, str]]:
+    """Continues each of the config's prompts. Every process of a run calls this."""
+    how = Sampling(temperature=config.report.temperature, top_p=config.report.top_p)
+    generator = Generator(outline, params, how, sharding(mesh, ()))
+    tokenizer = data.tokenizer
+    samples = []
+    for prompt in config.report.prompts:
+        ids = [tokenizer.bos_id, *tokenizer.encode_batch([prompt])[0]]
+        room = min(config.report.max_tokens, config.model.max_length - len(ids))
+        drawn = generator(ids, max_tokens=room, seed=config.train.seed, stop=tokenizer.eos_id)
+        samples.append({"prompt": prompt, "text": decode(tokenizer, drawn)})
+    return samples
+
+
+def report(
+    workdir: Path,
+    config: RunConfig,
+    data: Prepared,
+    final: dict[str, float],
+    samples: list[dict[str, str]],
+) -> Path:
+    """Writes report.html. `final` is the evaluation at the end, with its step."""
+    described = data.description
+    info: dict[str, Any] = {
+        "title": workdir.resolve().name,
+        "command": shlex.join(["python", *sys.argv]),
+        "total_steps": config.train.steps,
+        "config": config.to_dict(),
+        "environment": environment.describe(),
+        "dataset": described,
+        "parameters": config.model.num_params(),
+        "baselines": {
+            "gzip -9 per file": described["gzip_bits_per_byte"],
+            "uniform": described["uniform_bits_per_byte"],
+        },
+        "final": final,
+        "samples": samples,
+    }
+    if jax.process_count() > 1:
+        info["command"] += f"  # on each of {jax.process_count()} processes"
+    return write_report(workdir, info)
+
+
+def print_result(final: dict[str, float], data: Prepared) -> None:
+    """The result beside its baselines, on standard output."""
+    gzip = data.description["gzip_bits_per_byte"]
+    ours = final["bits_per_byte"]
+    print(
+        f"held-out perplexity {final['perplexity']:.2f}, {ours:.3f} bits/byte over "
+        f"{final['bytes']:,} bytes; gzip -9 per file {gzip:.3f} "
+        f"({abs(1 - ours / gzip):.1%} {'below' if ours < gzip else 'above'} gzip), uniform 8"
+    )
+    print(f"data: {data.description['dataset']} {data.description['fingerprint'][:12]}")
