@@ -15,7 +15,6 @@ import jax
 from absl import flags
 
 import commands
-from data.prepare import prepare
 from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer

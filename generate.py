@@ -47,9 +47,7 @@ def main() -> None:
     generator = Generator(trained.outline, trained.params, how, sharding(trained.mesh, ()))
     ids = [tokenizer.bos_id, *tokenizer.encode_batch([PROMPT.value])[0]]
     try:
-        drawn = generator(
-            ids, max_tokens=MAX_TOKENS.value, seed=SEED.value, stop=tokenizer.eos_id
-        )
+        drawn = generator(ids, max_tokens=MAX_TOKENS.value, seed=SEED.value, stop=tokenizer.eos_id)
     except ValueError as error:
         raise UserError(f"--{error}") from None
 

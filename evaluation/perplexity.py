@@ -22,7 +22,7 @@ def make_scorer(model: Decoder, mesh: Mesh, params_shardings: Any) -> Scorer:
     """The jitted sums of a batch; `model` is an outline."""
 
     def score(params: parameters.Params, batch: dict[str, jax.Array]) -> Sums:
-        return batch_sums(parameters.bind(model, params), batch)
+        return batch_sums(parameters.bind(model, params), batch, ways=mesh.size)[1]
 
     return jax.jit(
         score,

@@ -42,7 +42,7 @@ def parse_mesh(text: str) -> MeshConfig:
     Raises:
       UserError: an unknown axis, or a size that cannot be.
     """
-    sizes = {"data": 1} | {axis: 1 for axis in AXES}
+    sizes = {"data": 1} | dict.fromkeys(AXES, 1)
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in AXES or not size.lstrip("-").isdigit():

@@ -112,22 +112,14 @@ class Decoder(nnx.Module):
         x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
         return self.final_norm(x_BTD), cache
 
+    @property
+    def table(self) -> nnx.Param:
+        """The output projection [V, D], float32."""
+        return self.embedding if self.config.tie_embeddings else self.unembedding
+
     def unembed(self, x_BTD: jax.Array) -> jax.Array:
         """Features [..., D] -> logits [..., V], float32; ids past the vocabulary get -inf."""
-        config = self.config
-        table = self.embedding if config.tie_embeddings else self.unembedding
-        logits = jnp.einsum(
-            "...D,VD->...V",
-            x_BTD,
-            table[...].astype(x_BTD.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        if config.logit_softcap:
-            logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
-        if config.padded_vocab_size > config.vocab_size:
-            real = jnp.arange(config.padded_vocab_size) < config.vocab_size
-            logits = jnp.where(real, logits, -jnp.inf)
-        return logits
+        return unembed(self.config, self.table[...], x_BTD)
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
@@ -142,3 +134,15 @@ class Decoder(nnx.Module):
         shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
         dtype = jnp.dtype(config.dtype)
         return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def unembed(config: ModelConfig, table_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:
+    """Features [..., D] -> logits [..., V], float32; ids past the vocabulary get -inf."""
+    table_VD = table_VD.astype(x_BTD.dtype)
+    logits = jnp.einsum("...D,VD->...V", x_BTD, table_VD, preferred_element_type=jnp.float32)
+    if config.logit_softcap:
+        logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
+    if config.padded_vocab_size > config.vocab_size:
+        real = jnp.arange(config.padded_vocab_size) < config.vocab_size
+        logits = jnp.where(real, logits, -jnp.inf)
+    return logits

@@ -1,7 +1,6 @@
 """The feed-forward half of a block."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from model.config import ModelConfig

@@ -1,11 +1,15 @@
 """The next-token loss, as sums that add up over rows, microbatches and devices."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from model.decoder import Decoder
+from model.config import ModelConfig
+from model.decoder import Decoder, unembed
+
+_CHUNK_LOGITS = 1 << 25  # of one device: 128 MB in float32
 
 
 class Sums(NamedTuple):
@@ -28,16 +32,118 @@ class Sums(NamedTuple):
         return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
 
 
-def batch_sums(model: Decoder, batch: dict[str, jax.Array]) -> Sums:
-    """Runs the model over a batch (see data/stream.py) and sums over its weighted targets."""
+def batch_sums(
+    model: Decoder, batch: dict[str, jax.Array], z_loss: float = 0.0, ways: int = 1
+) -> tuple[jax.Array, Sums]:
+    """Runs the model over a batch (see data/packing.py) and sums over its weighted targets.
+
+    Args:
+      model: with its parameters.
+      batch: tokens, targets, segments, positions, weights, bytes: [B, T].
+      z_loss: weight of the z-loss in the objective.
+      ways: over how many devices the batch and the vocabulary are split, to size the chunks.
+
+    Returns:
+      the objective, loss + z_loss x z_squared, which is what may be differentiated; and the sums.
+    """
     x_BTD, _ = model.features(batch["tokens"], batch["positions"], batch["segments"])
-    logits = model.unembed(x_BTD)
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    at_target = jnp.take_along_axis(logits, batch["targets"][..., None], axis=-1)[..., 0]
-    weights = batch["weights"]
-    return Sums(
-        loss=jnp.sum((log_z - at_target) * weights),
-        z_squared=jnp.sum(jnp.square(log_z) * weights),
-        tokens=jnp.sum(weights),
-        bytes=jnp.sum(batch["bytes"].astype(jnp.float32)),
+    logits = x_BTD.shape[0] * x_BTD.shape[1] * model.config.padded_vocab_size // ways
+    chunks = _chunks(x_BTD.shape[1], logits)
+    objective, (loss, z_squared) = _head(
+        model.config, z_loss, chunks, model.table[...], x_BTD, batch["targets"], batch["weights"]
     )
+    tokens, text_bytes = jnp.sum(batch["weights"]), jnp.sum(batch["bytes"].astype(jnp.float32))
+    return objective, Sums(loss, z_squared, tokens, text_bytes)
+
+
+def _chunks(length: int, logits: int) -> int:
+    """The smallest number of equal parts of the sequence that keeps the logits of one small."""
+    wanted = min(-(-logits // _CHUNK_LOGITS), length)
+    return next(n for n in range(max(wanted, 1), length + 1) if length % n == 0)
+
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+def _chunk_loss(
+    table_VD: jax.Array,
+    x_BCD: jax.Array,
+    targets_BC: jax.Array,
+    weights_BC: jax.Array,
+    config: ModelConfig,
+    z_loss: float,
+) -> tuple[jax.Array, Pair]:
+    """Objective, and sums of loss and log(Z)^2, of a chunk of the sequence."""
+    logits = unembed(config, table_VD, x_BCD)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    # A comparison, not a look-up: its gradient needs no scatter, and it splits over the vocabulary.
+    is_target = jnp.arange(logits.shape[-1]) == targets_BC[..., None]
+    at_target = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    loss = jnp.sum((log_z - at_target) * weights_BC)
+    z_squared = jnp.sum(jnp.square(log_z) * weights_BC)
+    return loss + z_loss * z_squared, (loss, z_squared)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _head(
+    config: ModelConfig,
+    z_loss: float,
+    chunks: int,
+    table_VD: jax.Array,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> tuple[jax.Array, Pair]:
+    """Output projection and loss, chunk by chunk: the logits never exist as a whole.
+
+    The gradient with respect to table and features is computed beside the loss, while a chunk's
+    logits are at hand, so nothing is computed twice (only the objective has a gradient).
+    """
+
+    def one(total: tuple[jax.Array, Pair], chunk: tuple[jax.Array, ...]) -> tuple[object, None]:
+        sums = _chunk_loss(table_VD, *chunk, config, z_loss)
+        return jax.tree.map(jnp.add, total, sums), None
+
+    return jax.lax.scan(one, _zeros(), _split(chunks, x_BTD, targets_BT, weights_BT))[0]
+
+
+def _head_forward(
+    config: ModelConfig,
+    z_loss: float,
+    chunks: int,
+    table_VD: jax.Array,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> tuple[tuple[jax.Array, Pair], Pair]:
+    gradient = jax.value_and_grad(_chunk_loss, argnums=(0, 1), has_aux=True)
+
+    def one(carry: tuple[object, jax.Array], chunk: tuple[jax.Array, ...]) -> tuple[object, object]:
+        total, grad_VD = carry
+        sums, (more_VD, grad_BCD) = gradient(table_VD, *chunk, config, z_loss)
+        return (jax.tree.map(jnp.add, total, sums), grad_VD + more_VD), grad_BCD
+
+    start = (_zeros(), jnp.zeros_like(table_VD))
+    (total, grad_VD), grads = jax.lax.scan(
+        one, start, _split(chunks, x_BTD, targets_BT, weights_BT)
+    )
+    return total, (grad_VD, grads.swapaxes(0, 1).reshape(x_BTD.shape))
+
+
+def _head_backward(
+    config: ModelConfig, z_loss: float, chunks: int, grads: Pair, outer: tuple[jax.Array, Pair]
+) -> tuple[jax.Array, jax.Array, None, None]:
+    grad_VD, grad_BTD = grads
+    return grad_VD * outer[0], (grad_BTD * outer[0]).astype(grad_BTD.dtype), None, None
+
+
+_head.defvjp(_head_forward, _head_backward)
+
+
+def _zeros() -> tuple[jax.Array, Pair]:
+    return (jnp.zeros(()), (jnp.zeros(()), jnp.zeros(())))
+
+
+def _split(chunks: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """[B, T, ...] -> [chunks, B, T / chunks, ...]: rows stay on their devices."""
+    return tuple(a.reshape(a.shape[0], chunks, -1, *a.shape[2:]).swapaxes(0, 1) for a in arrays)

@@ -21,7 +21,12 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def gradients(
-    model: Decoder, params: parameters.Params, batch: Batch, accumulation: int, z_loss: float
+    model: Decoder,
+    params: parameters.Params,
+    batch: Batch,
+    accumulation: int,
+    z_loss: float,
+    ways: int = 1,
 ) -> tuple[parameters.Params, Sums]:
     """Gradients of the mean loss a predicted token, and the sums behind the metrics.
 
@@ -30,8 +35,7 @@ def gradients(
     """
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
-        sums = batch_sums(parameters.bind(model, params), rows)
-        return sums.loss + z_loss * sums.z_squared, sums
+        return batch_sums(parameters.bind(model, params), rows, z_loss, ways)
 
     add_gradients = jax.value_and_grad(objective, has_aux=True)
     if accumulation == 1:
@@ -76,7 +80,9 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, sums = gradients(model, state.params, batch, config.accumulation, config.z_loss)
+        grads, sums = gradients(
+            model, state.params, batch, config.accumulation, config.z_loss, mesh.size
+        )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         tokens = jnp.maximum(sums.tokens, 1)

@@ -22,9 +22,7 @@ SMALL: dict[str, Any] = dict(
 )
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {},
-    "gpt2": dict(
-        norm="layernorm", positions="learned", mlp="gelu", bias=True, num_kv_heads=4
-    ),
+    "gpt2": dict(norm="layernorm", positions="learned", mlp="gelu", bias=True, num_kv_heads=4),
     "multi_query": dict(num_kv_heads=1, tie_embeddings=False),
     "gemma": dict(attention_softcap=20.0, logit_softcap=10.0, sliding_window=5, qk_norm=True),
     "everything": dict(

@@ -59,9 +59,7 @@ def test_packed_documents_equal_the_documents_alone(kind):
     at = 0
     for length in (8, 10, 6):
         here = slice(at, at + length)
-        alone = model(
-            tokens[:, here], np.arange(length)[None], np.ones((1, length), np.int32)
-        )
+        alone = model(tokens[:, here], np.arange(length)[None], np.ones((1, length), np.int32))
         np.testing.assert_allclose(packed[here], alone[0, :, :61], atol=1e-4)
         at += length
 

@@ -50,9 +50,10 @@ def test_same_seed_same_text_and_stop():
     first = list(generator([3, 4], max_tokens=20, seed=7))
     assert first == list(generator([3, 4], max_tokens=20, seed=7))
     assert first != list(generator([3, 4], max_tokens=20, seed=8))
-    assert list(generator([3, 4], max_tokens=20, seed=7, stop=first[5])) == first[
-        : first.index(first[5])
-    ]
+    assert (
+        list(generator([3, 4], max_tokens=20, seed=7, stop=first[5]))
+        == first[: first.index(first[5])]
+    )
 
 
 def test_too_long_and_empty_are_refused():
@@ -85,7 +86,9 @@ def test_impossible_ids_are_never_drawn():
     assert _drawn([0.0, 0.0, 1e-6, 0.0], Sampling(temperature=3)).tolist() == [0, 0, 1, 0]
 
 
-@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=2)])
+@pytest.mark.parametrize(
+    "bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=2)]
+)
 def test_bad_sampling_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
