@@ -15,14 +15,17 @@ import jax
 from absl import flags
 
 import commands
+from data import tokenizer as tokenizers
+from data.prepare import prepare_split
 from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer
 from evaluation.trained import load, parse_mesh
 from training.progress import Progress
 from training.state import shardings_of
+from training.workdir import TOKENIZER
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate. Default: the newest.")
 SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the run's eval_split.")
 STRIDE = flags.DEFINE_integer(
@@ -37,10 +40,22 @@ MESH = flags.DEFINE_string(
 def main() -> None:
     commands.start_jax()
     rows = BATCH_SIZE.value
-    trained = load(Path(WORKDIR.value), STEP.value, parse_mesh(MESH.value), rows)
+    workdir = Path(WORKDIR.value)
+    trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
     with commands.PreparationProgress() as preparing:
-        held_out = commands.prepared_split(trained, SPLIT.value, preparing)
+        held_out, dataset = prepare_split(
+            config.data,
+            SPLIT.value or config.data.eval_split,
+            tokenizers.load(workdir / TOKENIZER),
+            preparing,
+        )
+    if dataset != trained.run["data"]:
+        print(
+            "note: this is not the data that the run had (another Python version?): its held-out "
+            "documents may be among those trained on",
+            file=sys.stderr,
+        )
     length = config.data.sequence_length
     stride = STRIDE.value or config.evaluation.stride or None
     if stride is not None and not 1 <= stride <= length:
@@ -48,7 +63,9 @@ def main() -> None:
     windows = Windows(held_out, length, rows or config.evaluation.batch_size, stride)
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
     progress = Progress(windows.n_batches, unit="batch")
-    result = evaluate(score, trained.params, windows, trained.mesh, progress.update)
+    result = evaluate(
+        score, trained.params, windows, trained.mesh, lambda done, _: progress.update(done)
+    )
     progress.close()
     if jax.process_index() == 0:
         print(json.dumps({**result, "step": trained.step}))

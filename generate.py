@@ -20,7 +20,7 @@ from model.generation import Generator, Sampling
 from sharding.table import sharding
 from training.workdir import TOKENIZER
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")
 PROMPT = flags.DEFINE_string("prompt", "", "Text to continue; empty starts a document.")
 MAX_TOKENS = flags.DEFINE_integer("max_tokens", 200, "At most so many new tokens.")

@@ -41,9 +41,7 @@ from training.step import make_step
 from training.workdir import TOKENIZER, lock, read_run, write_run
 
 CONFIG = commands.define_config()
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run: checkpoints, metrics, report."
-)
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run: checkpoints, metrics, report.")
 PROFILE = flags.DEFINE_string(
     "profile", None, "FIRST:LAST, steps to trace into WORKDIR/profile (TensorBoard, Perfetto)."
 )
@@ -109,7 +107,11 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
             progress.note(text)
 
     # What the workdir holds must be this very run.
-    identity = {"config": config.to_dict(), "dataset": stream.fingerprint}
+    identity = {
+        "config": config.to_dict(),
+        "dataset": stream.fingerprint,
+        "data": data.description["fingerprint"],
+    }
     saved = checkpoints.run(start) if start else read_run(workdir)
     if saved is not None:
         for change in continuation.check(saved, config, stream.fingerprint, workdir):

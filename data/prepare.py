@@ -57,15 +57,7 @@ def prepare(config: DataConfig, progress: Progress | None = None) -> Prepared:
     found = source.find(config)
     documents = functools.cache(lambda split: open_documents(config, found, split))
     tokenizer = _tokenizer(config, found, documents, progress)
-
-    def token_store(split: str) -> TokenStore:
-        path = store.address(found.fingerprint, split, config.text_key, tokenizer)
-        if path.is_dir():
-            return TokenStore(path)
-        about = {"dataset": found.name, "dataset_fingerprint": found.fingerprint, "split": split}
-        report = functools.partial(progress, f"tokenizing {split}") if progress else None
-        return store.build(path, documents(split), tokenizer, about, report)
-
+    token_store = functools.partial(_token_store, config, found, documents, tokenizer, progress)
     train, held_out = token_store(config.train_split), token_store(config.eval_split)
     description = {
         "dataset": found.name,
@@ -79,6 +71,38 @@ def prepare(config: DataConfig, progress: Progress | None = None) -> Prepared:
         "eval": _describe(held_out),
     }
     return Prepared(tokenizer, train, held_out, description)
+
+
+def prepare_split(
+    config: DataConfig, split: str, tokenizer: Tokenizer, progress: Progress | None = None
+) -> tuple[TokenStore, str]:
+    """Finds or builds the store of one split alone, with a tokenizer that is there already.
+
+    Returns:
+      the store, and the fingerprint of the dataset.
+
+    Raises:
+      UserError: the data cannot be used; one line says what to do.
+    """
+    found = source.find(config)
+    documents = functools.cache(lambda split: open_documents(config, found, split))
+    return _token_store(config, found, documents, tokenizer, progress, split), found.fingerprint
+
+
+def _token_store(
+    config: DataConfig,
+    found: Source,
+    documents: Callable[[str], Documents],
+    tokenizer: Tokenizer,
+    progress: Progress | None,
+    split: str,
+) -> TokenStore:
+    path = store.address(found.fingerprint, split, config.text_key, tokenizer)
+    if path.is_dir():
+        return TokenStore(path)
+    about = {"dataset": found.name, "dataset_fingerprint": found.fingerprint, "split": split}
+    report = functools.partial(progress, f"tokenizing {split}") if progress else None
+    return store.build(path, documents(split), tokenizer, about, report)
 
 
 def _tokenizer(

@@ -1,5 +1,6 @@
 """Exact, token-weighted perplexity and bits per byte of a split."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -57,9 +58,8 @@ def evaluate(
     total = np.zeros(len(Sums._fields), np.float64)
     pending: Sums | None = None
     for index in range(windows.n_batches):
-        batch = place_rows(
-            mesh, windows.batch_size, lambda rows, index=index: windows.batch(index, rows)
-        )
+        make = functools.partial(windows.batch, index)
+        batch = place_rows(mesh, windows.batch_size, make)
         sums = score(params, batch)
         if pending is not None:  # one batch behind, so that the devices never wait for the host
             total += np.array(jax.device_get(pending), np.float64)

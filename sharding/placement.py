@@ -31,7 +31,7 @@ def place_rows(
     """
     by_rows = sharding(mesh, ("batch",))
     wanted = by_rows.addressable_devices_indices_map((rows,))
-    bounds = {device: index[0].indices(rows)[:2] for device, index in wanted.items()}
+    bounds = {device: index[0].indices(rows)[:2] for device, index in wanted.items() if index}
     pieces = {bound: make(slice(*bound)) for bound in set(bounds.values())}
     names = next(iter(pieces.values())).keys()
 

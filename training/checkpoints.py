@@ -50,9 +50,8 @@ class Checkpoints:
                 f"no checkpoint in {self._workdir}: train.py --workdir={self._workdir} makes one"
             )
         if step is not None and step not in have:
-            raise UserError(
-                f"no checkpoint of step {step} in {self._workdir}; it has {', '.join(map(str, have))}"
-            )
+            listed = ", ".join(map(str, have))
+            raise UserError(f"no checkpoint of step {step} in {self._workdir}; it has {listed}")
         return have[-1] if step is None else step
 
     def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:

@@ -63,6 +63,8 @@ def _chunks(length: int, logits: int) -> int:
 
 
 Pair = tuple[jax.Array, jax.Array]
+Total = tuple[jax.Array, Pair]  # the objective; loss and log(Z)^2
+Chunk = tuple[jax.Array, jax.Array, jax.Array]  # features, targets, weights
 
 
 def _chunk_loss(
@@ -72,8 +74,8 @@ def _chunk_loss(
     weights_BC: jax.Array,
     config: ModelConfig,
     z_loss: float,
-) -> tuple[jax.Array, Pair]:
-    """Objective, and sums of loss and log(Z)^2, of a chunk of the sequence."""
+) -> Total:
+    """The sums of a chunk of the sequence."""
     logits = unembed(config, table_VD, x_BCD)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     # A comparison, not a look-up: its gradient needs no scatter, and it splits over the vocabulary.
@@ -93,14 +95,14 @@ def _head(
     x_BTD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
-) -> tuple[jax.Array, Pair]:
+) -> Total:
     """Output projection and loss, chunk by chunk: the logits never exist as a whole.
 
     The gradient with respect to table and features is computed beside the loss, while a chunk's
     logits are at hand, so nothing is computed twice (only the objective has a gradient).
     """
 
-    def one(total: tuple[jax.Array, Pair], chunk: tuple[jax.Array, ...]) -> tuple[object, None]:
+    def one(total: Total, chunk: Chunk) -> tuple[Total, None]:
         sums = _chunk_loss(table_VD, *chunk, config, z_loss)
         return jax.tree.map(jnp.add, total, sums), None
 
@@ -115,10 +117,12 @@ def _head_forward(
     x_BTD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
-) -> tuple[tuple[jax.Array, Pair], Pair]:
+) -> tuple[Total, Pair]:
     gradient = jax.value_and_grad(_chunk_loss, argnums=(0, 1), has_aux=True)
 
-    def one(carry: tuple[object, jax.Array], chunk: tuple[jax.Array, ...]) -> tuple[object, object]:
+    def one(
+        carry: tuple[Total, jax.Array], chunk: Chunk
+    ) -> tuple[tuple[Total, jax.Array], jax.Array]:
         total, grad_VD = carry
         sums, (more_VD, grad_BCD) = gradient(table_VD, *chunk, config, z_loss)
         return (jax.tree.map(jnp.add, total, sums), grad_VD + more_VD), grad_BCD
@@ -131,7 +135,7 @@ def _head_forward(
 
 
 def _head_backward(
-    config: ModelConfig, z_loss: float, chunks: int, grads: Pair, outer: tuple[jax.Array, Pair]
+    config: ModelConfig, z_loss: float, chunks: int, grads: Pair, outer: Total
 ) -> tuple[jax.Array, jax.Array, None, None]:
     grad_VD, grad_BTD = grads
     return grad_VD * outer[0], (grad_BTD * outer[0]).astype(grad_BTD.dtype), None, None
@@ -140,10 +144,14 @@ def _head_backward(
 _head.defvjp(_head_forward, _head_backward)
 
 
-def _zeros() -> tuple[jax.Array, Pair]:
+def _zeros() -> Total:
     return (jnp.zeros(()), (jnp.zeros(()), jnp.zeros(())))
 
 
-def _split(chunks: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _split(chunks: int, x: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:
     """[B, T, ...] -> [chunks, B, T / chunks, ...]: rows stay on their devices."""
-    return tuple(a.reshape(a.shape[0], chunks, -1, *a.shape[2:]).swapaxes(0, 1) for a in arrays)
+
+    def split(a: jax.Array) -> jax.Array:
+        return a.reshape(a.shape[0], chunks, -1, *a.shape[2:]).swapaxes(0, 1)
+
+    return split(x), split(targets), split(weights)

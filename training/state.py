@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from model import parameters
 from model.config import ModelConfig
@@ -44,19 +44,21 @@ def abstract_state(
     shapes = jax.eval_shape(lambda: fresh_state(config, tx, 0))
     shardings = tree_shardings(mesh, parameters.logical_axes(model))
     alone = sharding(mesh, ())
-    placed = TrainState(
+    moments = optax.tree_map_params(
+        tx,
+        lambda _, where: where,
+        shapes.opt_state,
         shardings,
-        optax.tree_map_params(
-            tx,
-            lambda _, where: where,
-            shapes.opt_state,
-            shardings,
-            transform_non_params=lambda _: alone,
-        ),
-        alone,
+        transform_non_params=lambda _: alone,
     )
-    return jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, placed
+
+    def struct(shape: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
+
+    return TrainState(
+        jax.tree.map(struct, shapes.params, shardings),
+        jax.tree.map(struct, shapes.opt_state, moments),
+        jax.tree.map(struct, shapes.step, alone),
     )
 
 
