@@ -1,5 +1,7 @@
 """Small decoders of every kind."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,9 +37,10 @@ def small_config(kind: str = "llama", **overrides: Any) -> ModelConfig:
     return ModelConfig(**{**SMALL, **KINDS[kind], **overrides})
 
 
+@functools.cache
 def lively(config: ModelConfig, seed: int = 0) -> Decoder:
     """A decoder whose every parameter matters: norms and biases too are random, and not small."""
-    params = parameters.initialize(config, seed)
+    params = jax.jit(parameters.initialize, static_argnums=(0, 1))(config, seed)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     noisy = [
@@ -47,6 +50,13 @@ def lively(config: ModelConfig, seed: int = 0) -> Decoder:
         for leaf, key in zip(leaves, keys, strict=True)
     ]
     return parameters.bind(parameters.outline(config), jax.tree.unflatten(tree, noisy))
+
+
+@functools.cache
+def runner(config: ModelConfig) -> Callable[..., jax.Array]:
+    """Logits [B, T, V] of `lively(config)`, compiled."""
+    model = lively(config)
+    return jax.jit(lambda tokens, positions, segments: model(tokens, positions, segments))
 
 
 @pytest.fixture(params=list(KINDS))

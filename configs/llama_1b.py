@@ -1,0 +1,39 @@
+"""The shape of Llama 3.2 1B: grouped-query attention, tied embeddings, 1.24 B parameters.
+
+    python train.py --config=configs/llama_1b.py --workdir=runs/llama_1b \
+      --config.data.data_dir=DIR --config.data.tokenizer=PATH/tokenizer.json
+
+Hardware: 16 or more TPU v5e chips, or eight 80 GB GPUs. Data: C4 in English, prepared as
+docs/data.md says. Not trained to its end by us.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.model.vocab_size = 128256
+    config.model.num_layers = 16
+    config.model.embed_dim = 2048
+    config.model.num_heads = 32
+    config.model.num_kv_heads = 8
+    config.model.head_dim = 64
+    config.model.mlp_dim = 8192
+    config.model.max_length = 4096
+    config.model.rope_theta = 500_000.0
+    config.model.remat = "full"
+    config.data.source = "tfds:c4/en"
+    config.data.sequence_length = 4096
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    config.optimizer.learning_rate = 4e-4
+    config.optimizer.warmup_steps = 2000
+    config.train.steps = 100_000
+    config.train.batch_size = 256
+    config.evaluation.every = 1000
+    config.evaluation.max_tokens = 1_000_000
+    config.evaluation.batch_size = 64
+    config.checkpoint.every = 1000
+    return config

@@ -1,0 +1,54 @@
+"""Sizes of the mesh axes, and refusals."""
+
+import jax
+import pytest
+
+from sharding.config import AXES, RESERVED, MeshConfig
+from sharding.mesh import make_mesh
+
+
+def sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    return tuple(config.sizes(devices)[axis] for axis in ("data", "fsdp", "tensor"))
+
+
+def test_fixed_sizes_and_the_rest():
+    assert sizes(MeshConfig(data=2, fsdp=2, tensor=2), 8) == (2, 2, 2)
+    assert sizes(MeshConfig(data=1, fsdp=-1, tensor=2), 8) == (1, 4, 2)
+    assert sizes(MeshConfig(data=-1, fsdp=1, tensor=8), 8) == (1, 1, 8)
+    assert list(MeshConfig(data=-1).sizes(8)) == list(AXES)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (dict(data=0), "data=0: give a number of devices"),
+        (dict(tensor=-2), "tensor=-2: give a number of devices"),
+        (dict(data=-1, fsdp=-1), "only one axis can be -1"),
+        *((dict([(axis, 2)]), f"{axis}=2: this axis is reserved") for axis in RESERVED),
+    ],
+)
+def test_impossible_sizes(values, says):
+    with pytest.raises(ValueError, match=says):
+        MeshConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "devices", "says"),
+    [
+        (dict(data=3, fsdp=1), 8, "data=3: takes 3 devices, but there are 8"),
+        (dict(data=2, fsdp=1), 1, "data=2: takes 2 devices, but there is 1"),
+        (dict(data=1, fsdp=1), 8, "all axes 1: takes 1 device, but there are 8"),
+        (dict(data=-1, fsdp=1, tensor=3), 8, "take 3 devices, which does not divide the 8"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_devices(values, devices, says):
+    with pytest.raises(ValueError, match=says):
+        MeshConfig(**values).sizes(devices)
+
+
+def test_mesh_has_every_axis_and_every_device():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    assert mesh.axis_names == AXES
+    assert dict(mesh.shape) == {**dict.fromkeys(AXES, 1), "data": 2, "fsdp": 2, "tensor": 2}
+    assert set(mesh.devices.flat) == set(jax.devices())
+    assert make_mesh(MeshConfig(data=2, fsdp=1), jax.devices()[:2]).size == 2
