@@ -62,6 +62,8 @@ def start_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache.root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if COORDINATOR.value is None and (NUM_PROCESSES.value, PROCESS_ID.value) != (None, None):
+        raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
     if DISTRIBUTED.value or COORDINATOR.value:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

@@ -38,7 +38,7 @@ from training.progress import Progress, duration
 from training.recorder import Recorder
 from training.state import abstract_state, fresh_state, shardings_of
 from training.step import make_step
-from training.workdir import TOKENIZER, lock, read_run, write_run
+from training.workdir import REPORT, TOKENIZER, lock, read_run, write_run
 
 CONFIG = commands.define_config()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run: checkpoints, metrics, report.")
@@ -201,6 +201,12 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
             progress.close()
         say(f"stopped by {interrupts.signal or 'another process'}; step {count} is saved.")
         say("The same command goes on from there.")
+        return
+
+    if start == steps and (workdir / REPORT).exists():
+        say(
+            f"all {steps} steps are done; for more, raise config.train.steps. See {workdir / REPORT}"
+        )
         return
 
     # The whole split, once, and what a person would like to see.

@@ -1,7 +1,7 @@
 """The default run: a decoder learns the Python standard library's source, on two CPU cores.
 
-    make train
-    python train.py --config=configs/python_stdlib.py --workdir=runs/python_stdlib
+make train
+python train.py --config=configs/python_stdlib.py --workdir=runs/python_stdlib
 """
 
 from ml_collections import ConfigDict

@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     config.model.mlp_dim = 256
     config.model.max_length = 128
     config.data.tokenizer = "byte"
+    config.data.train_split = "train[:20%]"
+    config.data.eval_split = "validation[:10%]"
     config.data.sequence_length = 64
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 5

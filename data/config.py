@@ -45,22 +45,22 @@ class DataConfig:
             self.source.startswith(TFDS_PREFIX) and len(self.source) > len(TFDS_PREFIX)
         ):
             raise ValueError(
-                f"data.source is {self.source!r}: use {PYTHON_STDLIB!r} or 'tfds:name/config'"
+                f"source is {self.source!r}: use {PYTHON_STDLIB!r} or 'tfds:name/config'"
             )
         for field in ("train_split", "eval_split", "text_key", "tokenizer"):
             if not getattr(self, field):
-                raise ValueError(f"data.{field} is empty: give it a value")
+                raise ValueError(f"{field} is empty: give it a value")
         if self.sequence_length < 2:
-            raise ValueError(f"data.sequence_length is {self.sequence_length}: use 2 or more")
+            raise ValueError(f"sequence_length is {self.sequence_length}: use 2 or more")
         if self.tokenizer == "bpe" and self.tokenizer_vocab_size < 258:
             raise ValueError(
-                f"data.tokenizer_vocab_size is {self.tokenizer_vocab_size}: use 258 or more "
+                f"tokenizer_vocab_size is {self.tokenizer_vocab_size}: use 258 or more "
                 "(256 bytes, BOS and EOS)"
             )
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"data.seed is {self.seed}: use 0 <= seed < 2**63")
+            raise ValueError(f"seed is {self.seed}: use 0 <= seed < 2**63")
         if "://" in self.data_dir:
             raise ValueError(
-                f"data.data_dir is {self.data_dir!r}: only mounted file systems are read; "
+                f"data_dir is {self.data_dir!r}: only mounted file systems are read; "
                 "mount the bucket and give its path"
             )

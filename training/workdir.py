@@ -10,6 +10,7 @@ from errors import UserError
 
 RUN = "run.json"
 TOKENIZER = "tokenizer.json"
+REPORT = "report.html"
 
 
 def lock(workdir: Path) -> IO[str]:
@@ -40,9 +41,16 @@ def lock(workdir: Path) -> IO[str]:
 
 
 def read_run(workdir: Path) -> dict[str, Any] | None:
-    """What `write_run` wrote; None in a fresh directory."""
+    """What `write_run` wrote; None in a fresh directory.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = workdir / RUN
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError:
+        raise UserError(f"{path} is damaged: choose another --workdir") from None
 
 
 def write_run(workdir: Path, run: dict[str, Any]) -> None:

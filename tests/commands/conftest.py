@@ -27,7 +27,10 @@ class Verses(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager: object) -> dict[str, object]:
-        return {"train": self._generate_examples(0, 150), "validation": self._generate_examples(1, 20)}
+        return {
+            "train": self._generate_examples(0, 150),
+            "validation": self._generate_examples(1, 20),
+        }
 
     def _generate_examples(self, seed: int, n: int) -> Iterator[tuple[int, dict[str, str]]]:
         rng = np.random.default_rng(seed)
@@ -95,9 +98,7 @@ class Commands:
 def podium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     data = tmp_path_factory.mktemp("verses")
     tfds.disable_progress_bar()
-    Verses(
-        data_dir=str(data), file_format=tfds.core.FileFormat.ARRAY_RECORD
-    ).download_and_prepare()
+    Verses(data_dir=str(data), file_format=tfds.core.FileFormat.ARRAY_RECORD).download_and_prepare()
     commands = Commands(tmp_path_factory.mktemp("podium_cache"), data)
     yield commands
     commands.end()
@@ -116,6 +117,4 @@ def finished(podium: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in line.items() if not k.startswith("time/")} for line in lines
-    ]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]

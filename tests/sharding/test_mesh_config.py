@@ -24,7 +24,7 @@ def test_fixed_sizes_and_the_rest():
         (dict(data=0), "data=0: give a number of devices"),
         (dict(tensor=-2), "tensor=-2: give a number of devices"),
         (dict(data=-1, fsdp=-1), "only one axis can be -1"),
-        *((dict([(axis, 2)]), f"{axis}=2: this axis is reserved") for axis in RESERVED),
+        *(({axis: 2}, f"{axis}=2: this axis is reserved") for axis in RESERVED),
     ],
 )
 def test_impossible_sizes(values, says):

@@ -45,7 +45,9 @@ def test_validate_names_tensor_axis_and_size():
     shapes = {"a": {"w": jax.ShapeDtypeStruct((8, 12), np.float32)}}
     with pytest.raises(ShardingError, match=r"tensor=8 does not divide 12, the mlp .* of a\.w"):
         validate(mesh(tensor=8), axes, shapes, {"rows": 8})
-    with pytest.raises(ShardingError, match="data=4 x fsdp=2 does not divide 12, the batch .*rows"):
+    with pytest.raises(
+        ShardingError, match=r"data=4 x fsdp=2 does not divide 12, the batch .*rows"
+    ):
         validate(mesh(data=4, fsdp=2), axes, shapes, {"rows": 12})
 
 

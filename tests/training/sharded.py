@@ -60,7 +60,7 @@ def batch(index: int) -> dict[str, np.ndarray]:
     tokens = rng.integers(0, 120, (ROWS, LENGTH + 1)).astype(np.int32)
     length = rng.integers(3, LENGTH + 1, (ROWS, 1))
     length[[1, 5, 9]] = 0  # unequally over the microbatches of 2 and 4
-    column = np.arange(LENGTH)[None]
+    column = np.tile(np.arange(LENGTH), (ROWS, 1))
     real = column < length
     return {
         "tokens": tokens[:, :-1],

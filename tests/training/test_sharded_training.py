@@ -64,9 +64,7 @@ def test_state_is_born_sharded(sizes):
         128 // axes["tensor"],
         32 // axes["fsdp"],
     )
-    for leaf, like in zip(
-        jax.tree.leaves(run.state), jax.tree.leaves(run.abstract), strict=True
-    ):
+    for leaf, like in zip(jax.tree.leaves(run.state), jax.tree.leaves(run.abstract), strict=True):
         assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
         expected = like.sharding.shard_shape(leaf.shape)
         assert {shard.data.shape for shard in leaf.addressable_shards} == {expected}

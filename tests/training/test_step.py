@@ -1,0 +1,114 @@
+"""One optimizer step: accumulation, the loss, the norms."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from model import parameters
+from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_of, placed
+from training.config import TrainConfig
+from training.loss import batch_sums
+from training.step import gradients
+
+
+@functools.cache
+def params() -> Any:
+    return begin(mesh_of()).state.params
+
+
+@functools.cache
+def accumulated(microbatches: int) -> Any:
+    outline = parameters.outline(MODEL)
+    run = jax.jit(lambda p, b: gradients(outline, p, b, microbatches, 1e-3))
+    return host(run(params(), batch(0)))
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_accumulation_is_the_large_batch(microbatches):
+    weights = batch(0)["weights"]
+    shares = [weights[i::microbatches].sum() for i in range(microbatches)]
+    assert len(set(shares)) == microbatches  # padding falls unequally
+    found, whole = accumulated(microbatches), accumulated(1)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@functools.cache
+def sums(z_loss: float) -> Any:
+    outline = parameters.outline(MODEL)
+
+    def total(p: Any, b: Any) -> Any:
+        return batch_sums(parameters.bind(outline, p), b, z_loss)
+
+    return jax.jit(total)
+
+
+def test_loss_against_numpy():
+    rows = batch(0)
+    objective, found = sums(0.01)(params(), rows)
+    model = parameters.bind(parameters.outline(MODEL), params())
+    logits = np.asarray(
+        jax.jit(lambda *a: model(*a))(rows["tokens"], rows["positions"], rows["segments"]),
+        np.float64,
+    )
+    assert logits.shape[-1] == 128 and np.isneginf(logits[..., 120:]).all()  # padded vocabulary
+    log_z = np.log(np.exp(logits).sum(-1))
+    at_target = np.take_along_axis(logits, rows["targets"][..., None], -1)[..., 0]
+    loss = ((log_z - at_target) * rows["weights"]).sum()
+    z_squared = (log_z**2 * rows["weights"]).sum()
+    np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
+    np.testing.assert_allclose(found.z_squared, z_squared, rtol=1e-5)
+    np.testing.assert_allclose(objective, loss + 0.01 * z_squared, rtol=1e-5)
+    assert found.tokens == rows["weights"].sum() and found.bytes == rows["bytes"].sum()
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_gradient_of_the_head_with_z_loss(chunks, monkeypatch):
+    """The hand-written backward pass equals the derivative of the plain formula."""
+    per_chunk = ROWS * 16 * 128 // chunks
+    monkeypatch.setattr("training.loss._CHUNK_LOGITS", per_chunk)
+    rows, outline = batch(0), parameters.outline(MODEL)
+
+    def plain(p: Any) -> jax.Array:
+        logits = parameters.bind(outline, p)(rows["tokens"], rows["positions"], rows["segments"])
+        log_z = jax.nn.logsumexp(logits, -1)
+        at_target = jnp.take_along_axis(logits, rows["targets"][..., None], -1)[..., 0]
+        return jnp.sum((log_z - at_target + 0.1 * log_z**2) * rows["weights"])
+
+    def ours(p: Any) -> jax.Array:
+        return batch_sums(parameters.bind(outline, p), rows, 0.1)[0]
+
+    expected, found = jax.jit(jax.grad(plain))(params()), jax.jit(jax.grad(ours))(params())
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
+    assert not np.asarray(found["embedding"][120:]).any()  # the padded rows learn nothing
+
+
+def test_metrics_and_donation():
+    run = begin(mesh_of(), train=TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3))
+    before = host(run.state.params)
+    grads, whole = accumulated(1)
+    state, metrics = run.step(run.state, placed(run.mesh, 0))
+    assert run.state.params["embedding"].is_deleted()
+    assert metrics["grad_norm"] == pytest.approx(float(optax.global_norm(grads)), rel=1e-5)
+    assert metrics["param_norm"] == pytest.approx(
+        float(optax.global_norm(host(state.params))), rel=1e-5
+    )
+    assert metrics["loss"] == pytest.approx(whole.loss / whole.tokens, rel=1e-5)
+    assert metrics["z_loss"] == pytest.approx(whole.z_squared / whole.tokens, rel=1e-5)
+    assert metrics["learning_rate"] == pytest.approx(1e-2 / 2)
+    assert int(state.step) == 1
+    assert not np.array_equal(before["embedding"], host(state.params)["embedding"])
+
+
+def test_a_batch_of_nothing_but_padding_changes_nothing_to_nan():
+    empty = {name: np.zeros_like(value) for name, value in batch(0).items()}
+    outline = parameters.outline(MODEL)
+    grads, found = jax.jit(lambda p: gradients(outline, p, empty, 1, 1e-3))(params())
+    assert found.tokens == 0
+    assert float(optax.global_norm(grads)) == 0
