@@ -1,6 +1,7 @@
 """What the commands share: flags in, one line and exit code 2 for the user's mistakes."""
 
 import difflib
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -107,12 +108,11 @@ def _check_config_file(argv: Sequence[str]) -> None:
 
 def _unknown_key(argv: Sequence[str]) -> str | None:
     """The message for the first --config.key of argv that the config does not have."""
-    try:
-        config = flags.FLAGS["config"].value
-    except KeyError:
+    # FLAGS holds no config when its overrides could not be parsed: the file makes it again.
+    files = [a.partition("=")[2] for a in argv[1:] if a.lstrip("-").startswith("config=")]
+    if not files:
         return None
-    if not isinstance(config, Mapping):
-        return None
+    config = runpy.run_path(files[-1].partition(":")[0])["get_config"]().to_dict()
     for argument in argv[1:]:
         if argument.startswith("--config."):
             path = argument[len("--config.") :].partition("=")[0]

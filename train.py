@@ -203,10 +203,9 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
         say("The same command goes on from there.")
         return
 
-    if start == steps and (workdir / REPORT).exists():
-        say(
-            f"all {steps} steps are done; for more, raise config.train.steps. See {workdir / REPORT}"
-        )
+    report = workdir / REPORT
+    if start == steps and report.exists():
+        say(f"all {steps} steps are done: see {report}, or raise config.train.steps")
         return
 
     # The whole split, once, and what a person would like to see.

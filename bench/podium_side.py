@@ -1,0 +1,82 @@
+"""Podium's side: its own stream, feed, model and step. A line on stdin is one step, a JSON out."""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bench.shape import BETAS, CLIP, CPU, DECAY, GPU, LEARNING_RATE
+from data import store
+from data.documents import Document
+from data.stream import Stream
+from data.tokenizer import ByteTokenizer
+from model import parameters
+from model.config import ModelConfig
+from sharding.config import MeshConfig
+from sharding.feed import Feed
+from sharding.mesh import make_mesh
+from training.config import OptimizerConfig, TrainConfig
+from training.optimizer import learning_rate, make_optimizer
+from training.state import abstract_state, fresh_state, shardings_of
+from training.step import make_step
+
+_STEPS = 100_000
+
+
+def main() -> None:
+    shape = GPU if jax.default_backend() == "gpu" else CPU
+    config = ModelConfig(
+        vocab_size=shape.vocab,
+        num_layers=shape.layers,
+        embed_dim=shape.embed,
+        num_heads=shape.heads,
+        num_kv_heads=shape.heads,
+        head_dim=shape.embed // shape.heads,
+        mlp_dim=4 * shape.embed,
+        max_length=shape.length,
+        norm="layernorm",
+        positions="learned",
+        mlp="gelu",
+        bias=True,
+        dtype=shape.dtype,
+    )
+    optimizer = OptimizerConfig(
+        learning_rate=LEARNING_RATE,
+        schedule="constant",
+        warmup_steps=0,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=DECAY,
+        clip_norm=CLIP,
+    )
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    outline, tx = parameters.outline(config), make_optimizer(optimizer, _STEPS)
+    abstract = abstract_state(config, tx, outline, mesh)
+    state = jax.jit(lambda: fresh_state(config, tx, 0), out_shardings=shardings_of(abstract))()
+    train = TrainConfig(steps=_STEPS, batch_size=shape.rows)
+    step = make_step(outline, tx, learning_rate(optimizer, _STEPS), train, mesh, abstract)
+
+    # One long document of random bytes: every position is predicted, as on the other side.
+    rng = np.random.default_rng(0)
+    text = bytes(rng.integers(32, 127, 4 * shape.rows * shape.length, dtype=np.uint8)).decode()
+    documents: list[Document] = [{"id": "random", "text": text}]
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = store.build(Path(folder) / "s", documents, ByteTokenizer(), {"split": "train"})
+        stream = Stream(tokens, shape.length, shape.rows, seed=0)
+        feed = Feed(mesh, shape.rows, stream.batch, 0, _STEPS)
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            began = time.perf_counter()
+            batch, waited = feed.next()
+            state, metrics = step(state, batch)
+            loss = float(metrics["loss"])
+            seconds = time.perf_counter() - began
+            print(json.dumps({"s": seconds, "wait_s": waited, "loss": loss}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
