@@ -7,6 +7,7 @@ outside range(n) go through it again. Its values are part of every run's identit
 change, and tests/data/test_permute.py pins them.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -16,6 +17,8 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: SplitMix64's increment
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+_FACTORS = np.uint64(_MIX_1), np.uint64(_MIX_2)
 
 
 def derive_key(*parts: int) -> int:
@@ -62,8 +65,7 @@ def _network(x: np.ndarray, a: int, b: int, key: int) -> np.ndarray:
     """A keyed bijection of range(a * b): uint64 [n] -> uint64 [n]."""
     modulus_a, modulus_b = np.uint64(a), np.uint64(b)
     left, right = np.divmod(x, modulus_b)  # left < a, right < b
-    for i in range(_ROUNDS):
-        round_key = np.uint64(derive_key(key, i))
+    for i, round_key in enumerate(_round_keys(key)):
         if i % 2:
             right = (right + _mix(left + round_key) % modulus_b) % modulus_b
         else:
@@ -71,8 +73,13 @@ def _network(x: np.ndarray, a: int, b: int, key: int) -> np.ndarray:
     return left * modulus_b + right
 
 
+@functools.lru_cache(maxsize=8)  # a run uses the same key for a whole epoch
+def _round_keys(key: int) -> list[np.uint64]:
+    return [np.uint64(derive_key(key, i)) for i in range(_ROUNDS)]
+
+
 def _mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer (Steele, Lea and Flood, 2014): uint64 -> uint64, modulo 2**64."""
-    x = (x ^ x >> np.uint64(30)) * np.uint64(_MIX_1)
-    x = (x ^ x >> np.uint64(27)) * np.uint64(_MIX_2)
-    return x ^ x >> np.uint64(31)
+    x = (x ^ x >> _SHIFTS[0]) * _FACTORS[0]
+    x = (x ^ x >> _SHIFTS[1]) * _FACTORS[1]
+    return x ^ x >> _SHIFTS[2]

@@ -8,7 +8,7 @@ import pytest
 from data import cache
 from data import tokenizer as T
 from data.config import DataConfig
-from data.prepare import Prepared, prepare
+from data.prepare import Prepared, prepare, prepare_split
 from data.stream import Stream
 from errors import UserError
 
@@ -115,6 +115,15 @@ def test_bytes_and_a_tokenizer_file(poems: Path, tmp_path: Path) -> None:
     assert mine.tokenizer.fingerprint == T.load(tmp_path / "mine.json").fingerprint
     assert mine.train.n_bytes == in_bytes.train.n_bytes
     assert mine.train.n_tokens < in_bytes.train.n_tokens
+
+
+def test_one_split_alone_with_a_tokenizer_at_hand(poems: Path, own_cache: Path) -> None:
+    config = DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
+    alone, fingerprint = prepare_split(config, "validation", T.ByteTokenizer())
+    assert len(list((own_cache / "stores").iterdir())) == 1  # the train split was left alone
+    whole = prepare(config)
+    assert alone.fingerprint == whole.eval.fingerprint
+    assert fingerprint == whole.description["fingerprint"]
 
 
 def test_progress_names_each_stage(poems: Path) -> None:

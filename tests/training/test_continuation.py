@@ -20,7 +20,7 @@ def changed(section: str, **values) -> RunConfig:
     return dataclasses.replace(CONFIG, **{section: part})
 
 
-def check(config: RunConfig, dataset: str = "abc", **run) -> list[str]:
+def check(config: RunConfig, /, dataset: str = "abc", **run) -> list[str]:
     return continuation.check({**RUN, **run}, config, dataset, Path("runs/x"))
 
 
