@@ -1,6 +1,6 @@
 """What both sides train: the same model on the same tokens."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Shape(NamedTuple):
@@ -12,7 +12,7 @@ class Shape(NamedTuple):
     vocab: int
     rows: int
     length: int
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
 
 
 CPU = Shape(6, 384, 6, 50304, 8, 256, "float32")
