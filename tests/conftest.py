@@ -11,5 +11,4 @@ collect_ignore = [
     "evaluation/test_perplexity.py",
     "training/test_checkpoints.py",
     "training/test_sharded_training.py",
-    "training/test_step.py",
 ]

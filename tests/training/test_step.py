@@ -91,7 +91,8 @@ def test_gradient_of_the_head_with_z_loss(chunks, monkeypatch):
 
 def test_metrics_and_donation():
     run = begin(mesh_of(), train=TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3))
-    before = host(run.state.params)
+    # A sum, not a view of the state: what is looked at from outside cannot be donated.
+    before = float(jax.numpy.abs(run.state.params["embedding"]).sum())
     grads, whole = accumulated(1)
     state, metrics = run.step(run.state, placed(run.mesh, 0))
     assert run.state.params["embedding"].is_deleted()
@@ -103,7 +104,7 @@ def test_metrics_and_donation():
     assert metrics["z_loss"] == pytest.approx(whole.z_squared / whole.tokens, rel=1e-5)
     assert metrics["learning_rate"] == pytest.approx(1e-2 / 2)
     assert int(state.step) == 1
-    assert not np.array_equal(before["embedding"], host(state.params)["embedding"])
+    assert float(jax.numpy.abs(state.params["embedding"]).sum()) != before
 
 
 def test_a_batch_of_nothing_but_padding_changes_nothing_to_nan():
