@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from data import cache
 from errors import UserError
-from training.progress import Progress
+from reporting.progress import Progress
 
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",

@@ -15,15 +15,15 @@ import jax
 from absl import flags
 
 import commands
+from checkpointing.workdir import TOKENIZER
 from data import tokenizer as tokenizers
 from data.prepare import prepare_split
 from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer
 from evaluation.trained import load, parse_mesh
-from training.progress import Progress
+from reporting.progress import Progress
 from training.state import shardings_of
-from training.workdir import TOKENIZER
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate. Default: the newest.")

@@ -13,12 +13,12 @@ import jax
 from absl import flags
 
 import commands
+from checkpointing.workdir import TOKENIZER
 from data import tokenizer as tokenizers
 from errors import UserError
 from evaluation.trained import load, parse_mesh
 from model.generation import Generator, Sampling
 from sharding.table import sharding
-from training.workdir import TOKENIZER
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")

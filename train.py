@@ -15,6 +15,10 @@ from absl import flags
 from jax.experimental import multihost_utils
 
 import commands
+from checkpointing import continuation
+from checkpointing.checkpoints import Checkpoints
+from checkpointing.interrupts import Interrupts
+from checkpointing.workdir import REPORT, TOKENIZER, lock, read_run, write_run
 from configs import door
 from data.prepare import Prepared, prepare
 from data.stream import Stream
@@ -22,23 +26,20 @@ from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer
 from model import parameters
+from reporting import summary
+from reporting.hardware import peak_flops
+from reporting.metrics import MetricsFiles
+from reporting.profile import Profile
+from reporting.progress import Progress, duration
+from reporting.recorder import Recorder
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer
 from sharding.table import validate
-from training import continuation, summary
-from training.checkpoints import Checkpoints
 from training.config import RunConfig
-from training.hardware import peak_flops
-from training.interrupts import Interrupts
-from training.metrics import MetricsFiles
 from training.optimizer import learning_rate, make_optimizer
-from training.profile import Profile
-from training.progress import Progress, duration
-from training.recorder import Recorder
 from training.state import abstract_state, fresh_state, shardings_of
 from training.step import make_step
-from training.workdir import REPORT, TOKENIZER, lock, read_run, write_run
 
 CONFIG = commands.define_config()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run: checkpoints, metrics, report.")

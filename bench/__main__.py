@@ -20,7 +20,7 @@ from absl import app, flags
 
 from bench.shape import CPU, GPU
 from model.config import ModelConfig
-from training.environment import describe
+from reporting.environment import describe
 
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Counted steps of each side.", lower_bound=1)
 TORCH_PYTHON = flags.DEFINE_string(

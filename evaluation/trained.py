@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from checkpointing.checkpoints import Checkpoints
 from configs import door
 from errors import UserError
 from model import parameters
@@ -14,7 +15,6 @@ from sharding.config import AXES, MeshConfig
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer
 from sharding.table import tree_shardings, validate
-from training.checkpoints import Checkpoints
 from training.config import RunConfig
 
 

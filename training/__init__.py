@@ -1,0 +1,1 @@
+"""Learning: the loss, the optimizer, the state and the step that is compiled."""

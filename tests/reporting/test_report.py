@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from training.chart import Series, line_chart
-from training.metrics import LINES, MetricsFiles
-from training.report import write_report
+from reporting.chart import Series, line_chart
+from reporting.metrics import LINES, MetricsFiles
+from reporting.report import write_report
 
 INFO: dict[str, Any] = {
     "title": "a <b> run",

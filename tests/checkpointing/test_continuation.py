@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from checkpointing import continuation
 from configs import door
 from configs.base import base
 from errors import UserError
-from training import continuation
 from training.config import RunConfig
 
 CONFIG = door.read(base(), "cpu")

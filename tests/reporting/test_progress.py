@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from training import progress
-from training.progress import Progress, duration, short
+from reporting import progress
+from reporting.progress import Progress, duration, short
 
 VALUES: dict[str, float | int | None] = {
     "loss": 3.2144,

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from checkpointing.checkpoints import Checkpoints
 from errors import UserError
 from tests.training.sharded import begin, host, mesh_of
-from training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.hardware import peak_flops
+from reporting.hardware import peak_flops
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from checkpointing.workdir import lock, read_run, write_run
 from errors import UserError
-from training.workdir import lock, read_run, write_run
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -13,10 +13,10 @@ from data.tokenizer import decode
 from model.decoder import Decoder
 from model.generation import Generator, Sampling
 from model.parameters import Params
+from reporting import environment
+from reporting.report import write_report
 from sharding.table import sharding
-from training import environment
 from training.config import RunConfig
-from training.report import write_report
 
 
 def draw_samples(

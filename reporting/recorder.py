@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 
 from errors import UserError
-from training.metrics import MetricsFiles
-from training.progress import Progress
+from reporting.metrics import MetricsFiles
+from reporting.progress import Progress
 from training.step import Metrics
 
 
@@ -57,7 +57,7 @@ class Recorder:
           step: steps finished once it is.
           metrics: scalars on the devices.
           data_wait_s: seconds its batch was waited for.
-          stop: whether a process wishes to stop (training/interrupts.py).
+          stop: whether a process wishes to stop (checkpointing/interrupts.py).
         """
         previous, self._pending = self._pending, _Pending(step, metrics, data_wait_s, stop)
         if previous is not None:

@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from training.chart import Series, line_chart
-from training.metrics import LINES, read_metrics
-from training.progress import duration, short
+from reporting.chart import Series, line_chart
+from reporting.metrics import LINES, read_metrics
+from reporting.progress import duration, short
 
 _STYLE = (Path(__file__).parent / "report.css").read_text()
 

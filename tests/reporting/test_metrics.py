@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import UserError
-from training.metrics import EVENTS, LINES, MetricsFiles, read_metrics
+from reporting.metrics import EVENTS, LINES, MetricsFiles, read_metrics
 
 WALL_TIME = slice(13, 21)  # of a framed event: its first field, after 12 bytes of frame and a tag
 
