@@ -1,16 +1,23 @@
 """What the commands share: flags in, one line and exit code 2 for the user's mistakes."""
 
 import difflib
+import importlib.util
+import os
 import runpy
 import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cluster.coordination import KeyValues, LostCoordinator, OneProcess, connect
+from cluster.interrupts import Interrupted, Interrupts, farewell
+from cluster.watch import Watch
 from data import cache
 from errors import UserError
 from reporting.progress import Progress
@@ -24,6 +31,15 @@ DISTRIBUTED = flags.DEFINE_bool(
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+JOIN_TIMEOUT = flags.DEFINE_integer(
+    "join_timeout", 300, "Seconds to wait for the other processes at the start.", lower_bound=1
+)
+
+T = TypeVar("T")
+
+_TOLD_S = 5.0  # between two words of process 0 to the others about its preparation
+_SAID_S = 30.0  # between two lines about it on the others
+_GOOGLE_PCI_VENDOR = "0x1ae0"  # of every TPU chip
 
 
 def define_config() -> flags.FlagHolder[Any]:
@@ -33,10 +49,26 @@ def define_config() -> flags.FlagHolder[Any]:
     )
 
 
-def run(main: Callable[[], None], required: Sequence[str]) -> None:
-    """Parses flags and runs a command.
+class Job(NamedTuple):
+    """What a command knows of the processes that run it.
 
-    Exits with 0; with 2 after a user's mistake, told in one line; with 130 after Ctrl-C.
+    Attributes:
+      others: all processes.
+      watch: over them.
+      interrupts: SIGTERM and Ctrl-C.
+    """
+
+    others: KeyValues
+    watch: Watch
+    interrupts: Interrupts
+
+
+def run(main: Callable[[Job], None], required: Sequence[str]) -> None:
+    """Parses flags, joins the other processes and runs a command.
+
+    Exits with 0; with 2 after a user's mistake, told in one line; with 130 or 143 after Ctrl-C or
+    SIGTERM where nothing was to be saved; with 1 after any other error. Of several processes the
+    first to end badly ends them all.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -47,27 +79,112 @@ def run(main: Callable[[], None], required: Sequence[str]) -> None:
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:
                     raise UserError(f"--{name} is missing: see --help")
             logging.set_verbosity(logging.ERROR)
-            main()
+            others = start_jax()
         except UserError as error:
             _fail(str(error))
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            sys.exit(130)
+        watch = Watch(others)
+        with watch, Interrupts(watch) as interrupts:
+            _run(main, Job(others, watch, interrupts))
 
     app.run(guarded, flags_parser=_parse)
 
 
-def start_jax() -> None:
-    """Joins the other processes, if there are any, and sets up the compilation cache."""
+def _run(main: Callable[[Job], None], job: Job) -> None:
+    alone = job.others.count == 1
+    try:
+        main(job)
+    except UserError as error:
+        if alone:
+            _fail(str(error))
+        job.watch.end(str(error), 2)
+    except Interrupted as error:
+        job.watch.end(*farewell(job.watch, error))
+    except LostCoordinator as error:
+        job.watch.end(f"process 0 has gone ({error}): see what it prints", 1)
+    except Exception as error:
+        if alone:
+            raise
+        traceback.print_exc()
+        job.watch.end(f"{type(error).__name__}: {str(error).strip() or 'no message'}", 1)
+
+
+def start_jax() -> KeyValues:
+    """Sets up JAX, and joins the other processes, if there are any."""
     # Compiled programs are kept, so that a second start does not compile again.
     jax.config.update("jax_compilation_cache_dir", str(cache.root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    _leave_out_missing_tpu()
     if COORDINATOR.value is None and (NUM_PROCESSES.value, PROCESS_ID.value) != (None, None):
         raise UserError("--num_processes and --process_id need --coordinator=HOST:PORT")
-    if DISTRIBUTED.value or COORDINATOR.value:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if not (DISTRIBUTED.value or COORDINATOR.value):
+        return OneProcess()
+    return connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, JOIN_TIMEOUT.value)
+
+
+def share_compilation_cache(job: Job, workdir: Path) -> None:
+    """Keeps the compiled programs of several processes where all of them can read.
+
+    JAX writes them on process 0 alone.
+    """
+    if job.others.count > 1:
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "xla"))
+
+
+def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -> T:
+    """Prepares data on process 0, then on the others, which find it done.
+
+    (Or build their own, on a file system of their own.) While they wait they say what process 0 is
+    at, and whether it goes on.
+
+    Args:
+      prepare: is given the function to report progress to (data/prepare.py).
+    """
+    watch, others = job.watch, job.others
+    watch.at("preparing the data", watch.bounds.prepare)
+    if others.index:
+        _wait_for_first(job)
+    told = 0.0
+    with PreparationProgress() as show:
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal told
+            watch.still()
+            if others.index == 0:
+                show(what, done, total)
+                if others.count > 1 and time.monotonic() - told > _TOLD_S:
+                    told = time.monotonic()
+                    others.put("preparing", f"{what}: {done} of {total}")
+
+        prepared = prepare(progress)
+    if others.index == 0:
+        others.put("prepared", "")
+    return prepared
+
+
+def _wait_for_first(job: Job) -> None:
+    before: str | None = None
+    said = time.monotonic()
+    while job.others.wait("prepared", _TOLD_S) is None:
+        now = job.others.look("preparing")
+        if now != before:
+            job.watch.still()
+            before = now
+        if time.monotonic() - said > _SAID_S:
+            said = time.monotonic()
+            at = now or "no progress yet"
+            print(f"process 0 prepares the data: {at}", file=sys.stderr, flush=True)
+
+
+def _leave_out_missing_tpu() -> None:
+    """Keeps an installed libtpu on a machine without a TPU from printing warnings."""
+    if os.environ.get("JAX_PLATFORMS") or importlib.util.find_spec("libtpu") is None:
+        return
+    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    if any(vendor.read_text().strip() == _GOOGLE_PCI_VENDOR for vendor in vendors):
+        return
+    gpu = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))
+    jax.config.update("jax_platforms", "cuda,cpu" if gpu else "cpu")
 
 
 def _fail(message: str) -> None:

@@ -37,19 +37,20 @@ MESH = flags.DEFINE_string(
 )
 
 
-def main() -> None:
-    commands.start_jax()
+def main(job: commands.Job) -> None:
     rows = BATCH_SIZE.value
     workdir = Path(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
-    with commands.PreparationProgress() as preparing:
-        held_out, dataset = prepare_split(
+    held_out, dataset = commands.in_turn(
+        job,
+        lambda progress: prepare_split(
             config.data,
             SPLIT.value or config.data.eval_split,
             tokenizers.load(workdir / TOKENIZER),
-            preparing,
-        )
+            progress,
+        ),
+    )
     if dataset != trained.run["data"]:
         print(
             "note: this is not the data that the run had (another Python version?): its held-out "
@@ -62,11 +63,14 @@ def main() -> None:
         raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
     windows = Windows(held_out, length, rows or config.evaluation.batch_size, stride)
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
-    progress = Progress(windows.n_batches, unit="batch")
-    result = evaluate(
-        score, trained.params, windows, trained.mesh, lambda done, _: progress.update(done)
-    )
-    progress.close()
+    shown = Progress(windows.n_batches, unit="batch")
+
+    def progress(done: int, total: int) -> None:
+        job.watch.at(f"evaluating batch {done} of {total}", job.watch.bounds.step)
+        shown.update(done)
+
+    result = evaluate(score, trained.params, windows, trained.mesh, progress)
+    shown.close()
     if jax.process_index() == 0:
         print(json.dumps({**result, "step": trained.step}))
         sys.stdout.flush()

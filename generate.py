@@ -35,8 +35,7 @@ MESH = flags.DEFINE_string(
 )
 
 
-def main() -> None:
-    commands.start_jax()
+def main(job: commands.Job) -> None:
     try:
         how = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value)
     except ValueError as error:

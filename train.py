@@ -6,27 +6,32 @@ The run is a function of its config: the same command again resumes from the new
 the workdir, and leaves there what an uninterrupted run would have left.
 """
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import optax
 from absl import flags
-from jax.experimental import multihost_utils
 
 import commands
 from checkpointing import continuation
 from checkpointing.checkpoints import Checkpoints
-from checkpointing.interrupts import Interrupts
-from checkpointing.workdir import REPORT, TOKENIZER, lock, read_run, write_run
+from checkpointing.workdir import REPORT, TOKENIZER, lock, read_run, same_directory, write_run
+from cluster.agreement import agree, code_fingerprint
+from cluster.interrupts import BrokenOff
 from configs import door
 from data.prepare import Prepared, prepare
 from data.stream import Stream
 from data.windows import Windows
 from errors import UserError
-from evaluation.perplexity import evaluate, make_scorer
+from evaluation.held_out import HeldOut
+from evaluation.perplexity import make_scorer
 from model import parameters
-from reporting import summary
+from reporting import environment, summary
 from reporting.hardware import peak_flops
 from reporting.metrics import MetricsFiles
 from reporting.profile import Profile
@@ -34,11 +39,11 @@ from reporting.progress import Progress, duration
 from reporting.recorder import Recorder
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
-from sharding.placement import constrainer
+from sharding.placement import abstract_rows, constrainer
 from sharding.table import validate
 from training.config import RunConfig
 from training.optimizer import learning_rate, make_optimizer
-from training.state import abstract_state, fresh_state, shardings_of
+from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
 CONFIG = commands.define_config()
@@ -48,14 +53,18 @@ PROFILE = flags.DEFINE_string(
 )
 
 
-def main() -> None:
+def main(job: commands.Job) -> None:
     began = time.perf_counter()
-    commands.start_jax()
     config = door.read(CONFIG.value, jax.default_backend())
-    profile = Profile(PROFILE.value, Path(WORKDIR.value))
+    job.watch.bounds = config.watch
+    workdir = Path(WORKDIR.value)
+    profile = Profile(PROFILE.value, workdir)
     check_layout(config)
-    held = lock(Path(WORKDIR.value)) if jax.process_index() == 0 else None
-    train(config, prepare_data(config), Path(WORKDIR.value), profile, began)
+    held = lock(workdir) if job.others.index == 0 else None
+    commands.share_compilation_cache(job, workdir)
+    compare_processes(job, config, workdir)
+    data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
+    train(job, config, data, workdir, profile, began)
     if held is not None:
         held.close()
 
@@ -79,19 +88,27 @@ def check_layout(config: RunConfig) -> None:
         raise UserError(f"config.mesh: {error}") from None
 
 
-def prepare_data(config: RunConfig) -> Prepared:
-    """Prepares the data on the first process; the others then find it done."""
-    if jax.process_index() == 0:
-        with commands.PreparationProgress() as progress:
-            data = prepare(config.data, progress)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data prepared")
-    return data if jax.process_index() == 0 else prepare(config.data)
+def compare_processes(job: commands.Job, config: RunConfig, workdir: Path) -> None:
+    """Ends all processes, before anything slow happens, if they were not started alike."""
+    job.watch.at("comparing the processes", job.watch.bounds.start)
+    keys = continuation.flat(config.to_dict())
+    facts = {f"config.{key}": repr(value) for key, value in keys.items()}
+    facts |= environment.versions()
+    facts["the code"] = code_fingerprint(Path(__file__).parent)
+    facts["the workdir"] = same_directory(job.others, workdir)
+    agree(job.others, "the start", facts, job.watch.bounds.start)
 
 
-def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, began: float) -> None:
+def train(
+    job: commands.Job,
+    config: RunConfig,
+    data: Prepared,
+    workdir: Path,
+    profile: Profile,
+    began: float,
+) -> None:
     """Runs a run from where it stands to its end, or to a signal."""
-    first = jax.process_index() == 0
+    watch, first = job.watch, job.others.index == 0
     config = door.with_vocabulary(config, data.tokenizer.vocab_size)
     steps, rows, length = config.train.steps, config.train.batch_size, config.data.sequence_length
     mesh = make_mesh(config.mesh)
@@ -101,11 +118,14 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
     abstract = abstract_state(config.model, tx, outline, mesh)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     start = checkpoints.latest() or 0
+    agree(
+        job.others,
+        "what to do",
+        {"the newest checkpoint": str(start), "the data stream": stream.fingerprint},
+        watch.bounds.prepare,
+    )
     progress = Progress(steps, start) if first else None
-
-    def say(text: str) -> None:
-        if progress is not None:
-            progress.note(text)
+    say: Callable[[str], None] = progress.note if progress is not None else lambda text: None
 
     # What the workdir holds must be this very run.
     identity = {
@@ -122,24 +142,32 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
         write_run(workdir, {**identity, "step": 0})
         data.tokenizer.save(workdir / TOKENIZER)
 
-    # The state, restored or fresh: on no device larger than its shard.
+    if start == steps and (workdir / REPORT).exists():
+        say(f"all {steps} steps are done: see {workdir / REPORT}, or raise config.train.steps")
+        return
+
+    watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
     if start:
         state = checkpoints.state(start, abstract)
         say(f"resuming after step {start} of {steps} in {workdir}")
     else:
-        initialize = jax.jit(
-            lambda: fresh_state(config.model, tx, config.train.seed),
-            out_shardings=shardings_of(abstract),
-        )
-        state = initialize()
+        state = initialize(config, tx, abstract)
     evaluated = bool(saved and saved.get("evaluated"))
 
     say(describe(config, data, stream))
-    step = make_step(outline, tx, schedule, config.train, mesh, abstract)
+    stride, every = config.evaluation.stride or None, config.evaluation.every
+    eval_rows = config.evaluation.batch_size
+    budget = Windows(data.eval, length, eval_rows, stride, config.evaluation.max_tokens)
+    watch.at("compiling", watch.bounds.start)
+    step = compiled(
+        make_step(outline, tx, schedule, config.train, mesh, abstract),
+        abstract,
+        abstract_rows(mesh, rows, stream.batch),
+    )
     score = make_scorer(outline, mesh, shardings_of(abstract.params))
-    stride = config.evaluation.stride or None
-    rows_eval = config.evaluation.batch_size
-    budget = Windows(data.eval, length, rows_eval, stride, config.evaluation.max_tokens)
+    if every:
+        score = compiled(score, abstract.params, abstract_rows(mesh, eval_rows, budget.batch))
+    held_out = HeldOut(score, mesh, files, say, watch)
     peak = peak_flops(jax.devices()[0])
     recorder = Recorder(
         files,
@@ -150,43 +178,33 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
         peak_flops=peak[0] if peak else None,
     )
 
-    def record_evaluation(count: int, windows: Windows) -> dict[str, float]:
-        clock = time.perf_counter()
-        result = evaluate(score, state.params, windows, mesh)
-        spent = time.perf_counter() - clock
-        line = {f"eval/{name}": value for name, value in result.items()}
-        if files is not None and not files.has(count, "eval/loss"):
-            files.write(count, {**line, "time/eval_s": spent})
-        say(
-            f"step {count}: held-out loss {result['loss']:.4f}, perplexity "
-            f"{result['perplexity']:.2f}, {result['bits_per_byte']:.4f} bits/byte "
-            f"({result['tokens']:,} tokens in {duration(spent)})"
-        )
-        return result
-
-    count, every = start, config.evaluation.every
+    count = start
+    vote = job.interrupts.voter(mesh)
     feed = Feed(mesh, rows, stream.batch, start, steps)
-    with Interrupts(mesh) as interrupts:
+    with job.interrupts.held():
         while True:
-            stopping = recorder.stop
-            last = stopping or count == steps
+            last = recorder.stop or count == steps
             if every and count and count % every == 0 and not (evaluated or last):
                 recorder.drain()
-                record_evaluation(count, budget)
+                with contextlib.suppress(BrokenOff):
+                    held_out(count, state.params, budget, vote)
+                    evaluated = True
+                last = not evaluated
                 recorder.restart_clock()
-                evaluated = True
             if count > start and (last or count % config.checkpoint.every == 0):
+                watch.at(f"saving step {count}", watch.bounds.save)
                 recorder.drain()
                 cursor = {"step": count, "rows": count * rows, "tokens": recorder.tokens}
                 checkpoints.save(count, state, {**identity, **cursor, "evaluated": evaluated})
                 recorder.restart_clock()
             if last:
                 break
+            watch.at(f"step {count + 1}", watch.bounds.step)
             batch, waited = feed.next()
             profile.before(count + 1)
             state, metrics = step(state, batch)
             count, evaluated = count + 1, False
-            recorder.add(count, metrics, waited, interrupts.vote())
+            recorder.add(count, metrics, waited, vote())
             checkpoints.raise_errors()
             if count == start + 1:
                 recorder.drain()
@@ -194,25 +212,23 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
             if traced := profile.after(count, metrics):
                 say(f"trace of the steps up to {count}: {traced}")
                 recorder.restart_clock()
+        watch.at("waiting for the last checkpoint", watch.bounds.save)
         checkpoints.wait()
     profile.close()
 
     if count < steps:
         if progress is not None:
             progress.close()
-        say(f"stopped by {interrupts.signal or 'another process'}; step {count} is saved.")
+        say(f"stopped by {job.interrupts.signal or 'another process'}; step {count} is saved.")
         say("The same command goes on from there.")
-        return
-
-    report = workdir / REPORT
-    if start == steps and report.exists():
-        say(f"all {steps} steps are done: see {report}, or raise config.train.steps")
         return
 
     # The whole split, once, and what a person would like to see.
     say("evaluating the whole held-out split, and writing the report")
-    final = record_evaluation(count, Windows(data.eval, length, rows_eval, stride))
+    final = held_out(count, state.params, Windows(data.eval, length, eval_rows, stride))
+    watch.at("drawing samples", watch.bounds.start)
     samples = summary.draw_samples(config, outline, state.params, data, mesh)
+    watch.at("writing the report", watch.bounds.save)
     if files is not None and progress is not None:
         files.close()
         progress.close()
@@ -220,6 +236,27 @@ def train(config: RunConfig, data: Prepared, workdir: Path, profile: Profile, be
         path = summary.report(workdir, config, data, {**final, "step": count}, samples)
         print(f"report: {path}")
     checkpoints.close()
+
+
+def initialize(
+    config: RunConfig, tx: optax.GradientTransformation, abstract: TrainState
+) -> TrainState:
+    """The state before the first step: on no device larger than its shard."""
+    make = jax.jit(
+        lambda: fresh_state(config.model, tx, config.train.seed),
+        out_shardings=shardings_of(abstract),
+    )
+    return make()
+
+
+def compiled(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
+    """A jitted function, compiled now: a signal that comes meanwhile ends the process at once.
+
+    Args:
+      function: jitted.
+      like: the shapes, dtypes and shardings of its arguments.
+    """
+    return function.lower(*like).compile()  # type: ignore[attr-defined]
 
 
 def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:

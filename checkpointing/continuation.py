@@ -35,6 +35,7 @@ KEYS: Mapping[str, str] = {
     "evaluation": FREE,
     "checkpoint": FREE,
     "report": FREE,
+    "watch": FREE,
 }
 
 
@@ -43,6 +44,17 @@ def rule(key: str) -> str:
     while key not in KEYS:
         key = key.rpartition(".")[0]
     return KEYS[key]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys -> plain values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,14 +3,19 @@
 import fcntl
 import json
 import os
+import secrets
+import time
 from pathlib import Path
 from typing import IO, Any
 
+from cluster.coordination import KeyValues
 from errors import UserError
 
 RUN = "run.json"
 TOKENIZER = "tokenizer.json"
 REPORT = "report.html"
+_PROOF = ".shared"
+_SEEN_S = 15.0  # network file systems show a new file a little later elsewhere
 
 
 def lock(workdir: Path) -> IO[str]:
@@ -58,3 +63,31 @@ def write_run(workdir: Path, run: dict[str, Any]) -> None:
     partial = workdir / f"{RUN}.partial"
     partial.write_text(json.dumps(run, indent=1) + "\n")
     os.replace(partial, workdir / RUN)
+
+
+def same_directory(others: KeyValues, workdir: Path) -> str:
+    """Proves that all processes see one directory, and not each its own of this name.
+
+    Process 0 writes a word that only it knows, and the others read it there.
+
+    Returns:
+      what this process found, which is equal on all processes if they share the directory.
+    """
+    path = workdir / _PROOF
+    if others.count == 1:
+        return ""
+    if others.index == 0:
+        word = secrets.token_hex(4)
+        path.write_text(word)
+        others.put("workdir", word)
+        return f"the one with mark {word}"
+    word = others.wait("workdir", 300) or ""
+    deadline = time.monotonic() + _SEEN_S
+    while True:
+        found = path.read_text() if path.is_file() else ""
+        if found == word or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    if not found:
+        return f"another one ({workdir.absolute()} there has no mark)"
+    return f"the one with mark {found}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cluster.config import WatchConfig
 from configs.base import AUTO
 from data.config import DataConfig
 from errors import UserError
@@ -29,6 +30,7 @@ _SECTIONS: Mapping[str, type] = {
     "evaluation": EvaluationConfig,
     "checkpoint": CheckpointConfig,
     "report": ReportConfig,
+    "watch": WatchConfig,
 }
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from cluster.interrupts import BrokenOff, Vote
 from data.windows import Windows
 from model import parameters
 from model.decoder import Decoder
@@ -38,6 +39,7 @@ def evaluate(
     windows: Windows,
     mesh: Mesh,
     progress: Callable[[int, int], None] | None = None,
+    vote: Vote | None = None,
 ) -> dict[str, float]:
     """Scores every window once.
 
@@ -51,19 +53,26 @@ def evaluate(
       windows: of the split.
       mesh: where the batches go.
       progress: called with (batches done, of how many).
+      vote: called once a batch; all processes break off together if its value is true.
 
     Returns:
       loss (nats a token), perplexity, bits_per_byte, tokens, bytes.
+
+    Raises:
+      BrokenOff: the vote was to stop.
     """
     total = np.zeros(len(Sums._fields), np.float64)
     pending: Sums | None = None
+    stop: jax.Array | bool = False
     for index in range(windows.n_batches):
         make = functools.partial(windows.batch, index)
         batch = place_rows(mesh, windows.batch_size, make)
         sums = score(params, batch)
         if pending is not None:  # one batch behind, so that the devices never wait for the host
             total += np.array(jax.device_get(pending), np.float64)
-        pending = sums
+            if stop:
+                raise BrokenOff
+        pending, stop = sums, vote() if vote is not None else False
         if progress is not None:
             progress(index + 1, windows.n_batches)
     total += np.array(jax.device_get(pending), np.float64)

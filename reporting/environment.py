@@ -1,5 +1,6 @@
 """What a run ran on: versions, devices, the commit of the code."""
 
+import contextlib
 import importlib.metadata
 import platform
 import subprocess
@@ -30,6 +31,15 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "commit": _commit(),
     } | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a step's numbers may depend on, and what drives the devices."""
+    found = {"python": platform.python_version()}
+    for name in (*_PACKAGES, "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found | {"the kind of device": jax.devices()[0].device_kind}
 
 
 def _commit() -> str:

@@ -41,3 +41,19 @@ def place_rows(
         return jax.make_array_from_single_device_arrays(shape, by_rows, on_devices)
 
     return {name: assemble(name) for name in names}
+
+
+def abstract_rows(
+    mesh: Mesh, rows: int, batch: Callable[[int, slice], Mapping[str, np.ndarray]]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape, dtype and sharding of a global batch, to compile for.
+
+    Args:
+      mesh, rows: as of place_rows.
+      batch: batch(index, rows) makes those rows of a batch; one row of the first is made.
+    """
+    by_rows = sharding(mesh, ("batch",))
+    return {
+        name: jax.ShapeDtypeStruct((rows, *row.shape[1:]), row.dtype, sharding=by_rows)
+        for name, row in batch(0, slice(0, 1)).items()
+    }

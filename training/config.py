@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, Literal, get_args
 
+from cluster.config import WatchConfig
 from data.config import DataConfig
 from model.config import ModelConfig
 from sharding.config import MeshConfig
@@ -147,6 +148,7 @@ class RunConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     report: ReportConfig = ReportConfig()
+    watch: WatchConfig = WatchConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as saved with a checkpoint."""

@@ -1,0 +1,72 @@
+"""Evaluation of the held-out split during a run and at its end, with its line in the metrics."""
+
+import time
+from collections.abc import Callable
+
+from jax.sharding import Mesh
+
+from cluster.interrupts import Vote
+from cluster.watch import Watch
+from data.windows import Windows
+from evaluation.perplexity import Scorer, evaluate
+from model.parameters import Params
+from reporting.metrics import MetricsFiles
+from reporting.progress import duration
+
+
+class HeldOut:
+    """Scores windows of the held-out split, and tells.
+
+    Args:
+      score: from evaluation.perplexity.make_scorer.
+      mesh: where the batches go.
+      files: where the line goes; None on every process but the first.
+      say: where people read.
+      watch: is told of every batch.
+    """
+
+    def __init__(
+        self,
+        score: Scorer,
+        mesh: Mesh,
+        files: MetricsFiles | None,
+        say: Callable[[str], None],
+        watch: Watch,
+    ) -> None:
+        self._score, self._mesh, self._files = score, mesh, files
+        self._say, self._watch = say, watch
+
+    def __call__(
+        self, step: int, params: Params, windows: Windows, vote: Vote | None = None
+    ) -> dict[str, float]:
+        """Evaluates the parameters after `step` steps.
+
+        Args:
+          step: finished steps.
+          params: the parameters.
+          windows: what to score.
+          vote: asked once a batch whether to break off (cluster/interrupts.py).
+
+        Returns:
+          what `evaluate` returns.
+
+        Raises:
+          BrokenOff: the vote was to stop; nothing is recorded.
+        """
+        began = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            what = f"evaluating after step {step}, batch {done} of {total}"
+            self._watch.at(what, self._watch.bounds.step)
+
+        result = evaluate(self._score, params, windows, self._mesh, progress, vote)
+        spent = time.perf_counter() - began
+        line = {f"eval/{name}": value for name, value in result.items()}
+        if self._files is not None and not self._files.has(step, "eval/loss"):
+            self._files.write(step, {**line, "time/eval_s": spent})
+        self._say(
+            f"step {step}: held-out loss {result['loss']:.4f}, perplexity "
+            f"{result['perplexity']:.2f}, {result['bits_per_byte']:.4f} bits/byte "
+            f"({result['tokens']:,} tokens in {duration(spent)})"
+        )
+        return result
