@@ -15,6 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cluster.agreement import Disagreement
 from cluster.coordination import KeyValues, LostCoordinator, OneProcess, connect
 from cluster.interrupts import Interrupted, Interrupts, farewell
 from cluster.watch import Watch
@@ -96,7 +97,7 @@ def _run(main: Callable[[Job], None], job: Job) -> None:
     except UserError as error:
         if alone:
             _fail(str(error))
-        job.watch.end(str(error), 2)
+        job.watch.end(str(error), 2, everywhere=isinstance(error, Disagreement))
     except Interrupted as error:
         job.watch.end(*farewell(job.watch, error))
     except LostCoordinator as error:

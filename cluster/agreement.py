@@ -11,6 +11,10 @@ from errors import UserError
 _SHOWN = 4  # differences in one message
 
 
+class Disagreement(UserError):
+    """What is raised on every process alike."""
+
+
 def agree(others: KeyValues, topic: str, facts: Mapping[str, str], timeout_s: float) -> None:
     """Compares `facts` of all processes; every process calls it, and all get the same answer.
 
@@ -21,7 +25,7 @@ def agree(others: KeyValues, topic: str, facts: Mapping[str, str], timeout_s: fl
       timeout_s: how long to wait for the slowest process.
 
     Raises:
-      UserError: the facts differ, saying which process has what; or a process has not come.
+      Disagreement: the facts differ, saying which process has what; or a process has not come.
     """
     others.put(f"agree/{topic}/{others.index}", json.dumps(dict(facts)))
     if others.index == 0:
@@ -33,7 +37,7 @@ def agree(others: KeyValues, topic: str, facts: Mapping[str, str], timeout_s: fl
         verdict = f"process 0 has not come to compare {topic} within {timeout_s:.0f}s"
         verdict = found if found is not None else verdict
     if verdict:
-        raise UserError(verdict)
+        raise Disagreement(verdict)
 
 
 def _collect(others: KeyValues, topic: str, timeout_s: float) -> str:

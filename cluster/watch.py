@@ -21,6 +21,7 @@ from cluster.agreement import processes
 from cluster.config import WatchConfig
 from cluster.coordination import KeyValues, LostCoordinator
 
+_ALL = -1  # in the place of a process: every one of them
 _TICK_S = 1.0
 _LEAVE_S = 10.0  # for the others to hear of an end before process 0, and the store with it, goes
 _FRAMES = 12  # of a stack
@@ -76,6 +77,7 @@ class Watch:
         self._at, self._bound, self._age = "starting", self.bounds.start, 0.0
         self._position = 0
         self._unanswered = 0.0
+        self._lost: list[int] = []
         self._ending = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
@@ -118,17 +120,21 @@ class Watch:
         """Says that what this process is at makes progress: its time counts from now."""
         self._age = 0.0
 
-    def end(self, line: str, code: int) -> NoReturn:
+    def end(self, line: str, code: int, everywhere: bool = False) -> NoReturn:
         """Ends all processes: the others print `line` and exit with `code`; so does this one.
 
         Process 0 leaves last: it holds the store through which the others hear of it.
+
+        Args:
+          line: the error.
+          code: the exit code.
+          everywhere: it happened on every process alike, and needs no name of one.
         """
         with self._ending:
-            self._end(line, code, ask=False)
+            self._end(_End(_ALL if everywhere else self.others.index, line, code, ask=False))
         raise AssertionError("unreachable")
 
-    def _end(self, line: str, code: int, ask: bool) -> None:
-        mine = _End(self.others.index, line, code, ask)
+    def _end(self, mine: "_End") -> None:
         try:
             if not self.others.put_first("end", json.dumps(mine)):
                 mine = _End(*json.loads(self.others.look("end") or json.dumps(mine)))
@@ -138,7 +144,7 @@ class Watch:
 
     def _obey(self, end: "_End") -> None:
         """Leaves as the process that ended the job says."""
-        line = end.line if end.by == self.others.index else f"process {end.by}: {end.line}"
+        line = end.line if end.by in (self.others.index, _ALL) else f"process {end.by}: {end.line}"
         self._print(self._verdict(end) if end.ask else line)
         self._go(end.code)
 
@@ -171,17 +177,21 @@ class Watch:
 
     def _go(self, code: int) -> None:
         """Leaves; process 0 when all others have heard, or have had the time to."""
-        try:
+        with contextlib.suppress(LostCoordinator):
             self.others.put(f"heard/{self.others.index}", "")
             if self.others.index == 0:
-                deadline = time.monotonic() + _LEAVE_S
-                while time.monotonic() < deadline:
-                    if len(self.others.look_all("heard")) == self.others.count:
-                        break
-                    time.sleep(0.1)
-        except LostCoordinator:
-            pass
+                self._wait_for_all()
         self._leave(code)
+
+    def _wait_for_all(self) -> None:
+        missing = [index for index in range(self.others.count) if index not in self._lost]
+        deadline = time.monotonic() + _LEAVE_S
+        while missing and time.monotonic() < deadline:
+            time.sleep(0.1)
+            heard = self.others.look_all("heard")
+            missing = [index for index in missing if index not in heard]
+        if missing:
+            self._print(f"{processes(missing)} did not answer: killed, stopped or cut off")
 
     def _talk(self) -> None:
         """Writes this process's beat, reads the end of the job, and on process 0 all beats."""
@@ -207,7 +217,7 @@ class Watch:
 
     def _listen(self, heard: dict[int, tuple[str, float]]) -> None:
         beats = self.others.look_all("beat")
-        lost = []
+        lost = self._lost
         for index, (last, silent) in heard.items():
             beat = beats.get(index, "")
             heard[index] = (beat, 0.0 if beat != last else silent + _TICK_S)
@@ -217,10 +227,14 @@ class Watch:
             was = beats.get(lost[0], "").partition(" ")[2] or "starting"
             with self._ending:
                 self._end(
-                    f"{processes(lost)} {'has' if len(lost) == 1 else 'have'} not been heard of "
-                    f"for {self.bounds.lost:.0f}s: killed, stopped or cut off (last at: {was})",
-                    1,
-                    ask=False,
+                    _End(
+                        _ALL,
+                        f"{processes(lost)} {'has' if len(lost) == 1 else 'have'} not been heard "
+                        f"of for {self.bounds.lost:.0f}s: killed, stopped or cut off (last seen "
+                        f"{was})",
+                        code=1,
+                        ask=False,
+                    )
                 )
 
     def _time(self) -> None:
@@ -234,7 +248,7 @@ class Watch:
             self._unanswered += gap
             if self._age > self._bound and self._ending.acquire(blocking=False):
                 line = f"{self._at} takes longer than {self._bound:.0f}s"
-                self._end(line, 1, ask=True)
+                self._end(_End(self.others.index, line, 1, ask=True))
                 return
             if self._unanswered > self.bounds.lost + 2 and self._ending.acquire(blocking=False):
                 self._print(
