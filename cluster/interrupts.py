@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
@@ -58,6 +57,7 @@ class Interrupts:
         self.signal: str | None = None
         self._watch = watch
         self._held = False
+        self._over = threading.Event()
         self._read, self._write = os.pipe()
 
     def __enter__(self) -> "Interrupts":
@@ -76,6 +76,7 @@ class Interrupts:
         signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._old.items():
             signal.signal(number, handler)
+        self._over.set()
         os.close(self._write)
 
     @contextlib.contextmanager
@@ -102,7 +103,8 @@ class Interrupts:
             if self._held and not noted:
                 noted = True
                 continue
-            time.sleep(_GRACE_S)
+            if self._over.wait(_GRACE_S):
+                return
             self._watch.end(*farewell(self._watch, Interrupted(byte[0])))
 
     def voter(self, mesh: Mesh) -> Vote:

@@ -2,13 +2,18 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tensorflow_datasets as tfds
 
@@ -22,14 +27,18 @@ class Verses(tfds.core.GeneratorBasedBuilder):
     name = "verses"
     VERSION = tfds.core.Version("1.0.0")
 
+    def __init__(self, seed: int, **kwargs: Any) -> None:
+        self._seed = seed
+        super().__init__(**kwargs)
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager: object) -> dict[str, object]:
         return {
-            "train": self._generate_examples(0, 150),
-            "validation": self._generate_examples(1, 20),
+            "train": self._generate_examples(2 * self._seed, 150),
+            "validation": self._generate_examples(2 * self._seed + 1, 20),
         }
 
     def _generate_examples(self, seed: int, n: int) -> Iterator[tuple[int, dict[str, str]]]:
@@ -39,10 +48,53 @@ class Verses(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": " ".join(words) + "\n"}
 
 
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Pair:
+    """The processes of one run."""
+
+    def __init__(self, processes: list[subprocess.Popen[str]]):
+        self.processes = processes
+
+    def wait(self, timeout: float) -> list[Ended]:
+        """How each ended; all within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        # Each has its own reader: a pipe that nobody reads would stop the one that writes to it.
+        with ThreadPoolExecutor(len(self.processes)) as pool:
+            outputs = pool.map(
+                lambda p: p.communicate(timeout=deadline - time.monotonic()), self.processes
+            )
+            try:
+                ends = list(outputs)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        return [Ended(p.returncode, *end) for p, end in zip(self.processes, ends, strict=True)]
+
+    def wait_for(self, index: int, timeout: float) -> Ended:
+        """How one of them ended."""
+        process = self.processes[index]
+        out, err = process.communicate(timeout=timeout)
+        return Ended(process.returncode, out, err)
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+
+
 class Commands:
     """Runs the commands; every process it started is gone when the tests end."""
 
     def __init__(self, cache: Path, data: Path):
+        self._data = data
         self.env = {
             **os.environ,
             "PODIUM_CACHE": str(cache),
@@ -87,6 +139,37 @@ class Commands:
         """The arguments of the small run."""
         return ["train.py", *self.config, f"--workdir={workdir}", *args]
 
+    def pair(
+        self,
+        args: Sequence[str],
+        args_of_1: Sequence[str] | None = None,
+        *,
+        count: int = 2,
+        only: Sequence[int] = (0, 1),
+        env: Sequence[dict[str, str]] = ({}, {}),
+        cwd: Sequence[Path] = (ROOT, ROOT),
+    ) -> Pair:
+        """Starts processes 0 and 1 of one run of `count`.
+
+        Args:
+          args, args_of_1: of process 0, and of process 1 if they are others.
+          only: which of the two to start.
+          env, cwd: of each.
+        """
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+        each = (args, args if args_of_1 is None else args_of_1)
+        who = [(address, f"--num_processes={count}", f"--process_id={i}") for i in (0, 1)]
+        return Pair([self.start(*each[i], *who[i], env=env[i], cwd=cwd[i]) for i in only])
+
+    def verses(self, seed: int) -> Path:
+        """The data_dir of another dataset of the same name."""
+        data = self._data.with_name(f"{self._data.name}_{seed}")
+        if not data.exists():
+            build_verses(data, seed)
+        return data
+
     def end(self) -> None:
         for process in self._started:
             if process.poll() is None:
@@ -94,11 +177,16 @@ class Commands:
                 process.communicate()
 
 
+def build_verses(data_dir: Path, seed: int = 0) -> None:
+    tfds.disable_progress_bar()
+    record = tfds.core.FileFormat.ARRAY_RECORD
+    Verses(seed, data_dir=str(data_dir), file_format=record).download_and_prepare()
+
+
 @pytest.fixture(scope="session")
 def podium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     data = tmp_path_factory.mktemp("verses")
-    tfds.disable_progress_bar()
-    Verses(data_dir=str(data), file_format=tfds.core.FileFormat.ARRAY_RECORD).download_and_prepare()
+    build_verses(data)
     commands = Commands(tmp_path_factory.mktemp("podium_cache"), data)
     yield commands
     commands.end()
@@ -118,3 +206,33 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def saved(workdir: Path, step: int) -> Any:
+    """Parameters and optimizer state as NumPy arrays, whatever processes and devices saved them."""
+    checkpointer = ocp.PyTreeCheckpointer()
+
+    def item(name: str) -> Any:
+        path = (workdir / "checkpoints" / str(step) / name).absolute()
+        tree = checkpointer.metadata(path).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(path, restore_args=plain)
+
+    return {name: item(name) for name in ("params", "optimizer")}
+
+
+def assert_same_run(workdir: Path, other: Path, step: int = 12) -> None:
+    assert metrics(workdir) == metrics(other)
+    a, b = saved(workdir, step), saved(other, step)
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=str(path))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return
+        time.sleep(0.001)
