@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from cluster.agreement import Disagreement
@@ -123,7 +124,7 @@ def start_jax() -> KeyValues:
     return connect(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, JOIN_TIMEOUT.value)
 
 
-def share_compilation_cache(job: Job, workdir: Path) -> None:
+def share_compilation_cache(job: Job, workdir: epath.Path) -> None:
     """Keeps the compiled programs of several processes where all of them can read.
 
     JAX writes them on process 0 alone.

@@ -9,13 +9,12 @@ batch size nor on the mesh.
 
 import json
 import sys
-from pathlib import Path
 
 import jax
 from absl import flags
 
 import commands
-from checkpointing.workdir import TOKENIZER
+from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from data.prepare import prepare_split
 from data.windows import Windows
@@ -25,7 +24,7 @@ from evaluation.trained import load, parse_mesh
 from reporting.progress import Progress
 from training.state import shardings_of
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate. Default: the newest.")
 SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the run's eval_split.")
 STRIDE = flags.DEFINE_integer(
@@ -39,7 +38,7 @@ MESH = flags.DEFINE_string(
 
 def main(job: commands.Job) -> None:
     rows = BATCH_SIZE.value
-    workdir = Path(WORKDIR.value)
+    workdir = Workdir(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
     held_out, dataset = commands.in_turn(
@@ -47,7 +46,7 @@ def main(job: commands.Job) -> None:
         lambda progress: prepare_split(
             config.data,
             SPLIT.value or config.data.eval_split,
-            tokenizers.load(workdir / TOKENIZER),
+            tokenizers.load(workdir.path / TOKENIZER),
             progress,
         ),
     )

@@ -7,20 +7,19 @@ Prints the prompt and its continuation as it is drawn; the same --seed gives the
 
 import sys
 import time
-from pathlib import Path
 
 import jax
 from absl import flags
 
 import commands
-from checkpointing.workdir import TOKENIZER
+from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from errors import UserError
 from evaluation.trained import load, parse_mesh
 from model.generation import Generator, Sampling
 from sharding.table import sharding
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")
 PROMPT = flags.DEFINE_string("prompt", "", "Text to continue; empty starts a document.")
 MAX_TOKENS = flags.DEFINE_integer("max_tokens", 200, "At most so many new tokens.")
@@ -40,9 +39,9 @@ def main(job: commands.Job) -> None:
         how = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    workdir = Path(WORKDIR.value)
+    workdir = Workdir(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows=None)
-    tokenizer = tokenizers.load(workdir / TOKENIZER)
+    tokenizer = tokenizers.load(workdir.path / TOKENIZER)
     generator = Generator(trained.outline, trained.params, how, sharding(trained.mesh, ()))
     ids = [tokenizer.bos_id, *tokenizer.encode_batch([PROMPT.value])[0]]
     try:

@@ -20,7 +20,7 @@ from absl import flags
 import commands
 from checkpointing import continuation
 from checkpointing.checkpoints import Checkpoints
-from checkpointing.workdir import REPORT, TOKENIZER, lock, read_run, same_directory, write_run
+from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import agree, code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door
@@ -33,7 +33,7 @@ from evaluation.perplexity import make_scorer
 from model import parameters
 from reporting import environment, summary
 from reporting.hardware import peak_flops
-from reporting.metrics import MetricsFiles
+from reporting.metrics import METRICS, MetricsFiles
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder
@@ -47,7 +47,7 @@ from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
 CONFIG = commands.define_config()
-WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run: checkpoints, metrics, report.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
 PROFILE = flags.DEFINE_string(
     "profile", None, "FIRST:LAST, steps to trace into WORKDIR/profile (TensorBoard, Perfetto)."
 )
@@ -57,16 +57,18 @@ def main(job: commands.Job) -> None:
     began = time.perf_counter()
     config = door.read(CONFIG.value, jax.default_backend())
     job.watch.bounds = config.watch
-    workdir = Path(WORKDIR.value)
-    profile = Profile(PROFILE.value, workdir)
+    workdir = Workdir(WORKDIR.value)
+    profile = Profile(PROFILE.value, workdir.local)
     check_layout(config)
-    held = lock(workdir) if job.others.index == 0 else None
-    commands.share_compilation_cache(job, workdir)
+    held = workdir.hold() if job.others.index == 0 else None
+    commands.share_compilation_cache(job, workdir.path)
     compare_processes(job, config, workdir)
     data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
-    train(job, config, data, workdir, profile, began)
-    if held is not None:
-        held.close()
+    try:
+        train(job, config, data, workdir, held, profile, began)
+    finally:
+        if held is not None:
+            held.release()
 
 
 def check_layout(config: RunConfig) -> None:
@@ -88,14 +90,14 @@ def check_layout(config: RunConfig) -> None:
         raise UserError(f"config.mesh: {error}") from None
 
 
-def compare_processes(job: commands.Job, config: RunConfig, workdir: Path) -> None:
+def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) -> None:
     """Ends all processes, before anything slow happens, if they were not started alike."""
     job.watch.at("comparing the processes", job.watch.bounds.start)
     keys = continuation.flat(config.to_dict())
     facts = {f"config.{key}": repr(value) for key, value in keys.items()}
     facts |= environment.versions()
     facts["the code"] = code_fingerprint(Path(__file__).parent)
-    facts["the workdir"] = same_directory(job.others, workdir)
+    facts["the workdir"] = workdir.proof(job.others)
     agree(job.others, "the start", facts, job.watch.bounds.start)
 
 
@@ -103,7 +105,8 @@ def train(
     job: commands.Job,
     config: RunConfig,
     data: Prepared,
-    workdir: Path,
+    workdir: Workdir,
+    held: Hold | None,
     profile: Profile,
     began: float,
 ) -> None:
@@ -116,7 +119,7 @@ def train(
     stream = Stream(data.train, length, rows, config.data.seed)
     tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
     abstract = abstract_state(config.model, tx, outline, mesh)
-    checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
+    checkpoints = Checkpoints(workdir.path, keep=config.checkpoint.keep)
     start = checkpoints.latest() or 0
     agree(
         job.others,
@@ -133,17 +136,20 @@ def train(
         "dataset": stream.fingerprint,
         "data": data.description["fingerprint"],
     }
-    saved = checkpoints.run(start) if start else read_run(workdir)
+    saved = checkpoints.run(start) if start else workdir.read_run()
     if saved is not None:
         for change in continuation.check(saved, config, stream.fingerprint, workdir):
             say(f"changed since the run began: {change}")
-    files = MetricsFiles(workdir, None if saved is None else start) if first else None
+    files = None
     if first:
-        write_run(workdir, {**identity, "step": 0})
-        data.tokenizer.save(workdir / TOKENIZER)
+        workdir.fetch(*METRICS)
+        files = MetricsFiles(workdir.local, None if saved is None else start)
+        workdir.write_run({**identity, "step": 0})
+        data.tokenizer.save(workdir.local / TOKENIZER)
+        workdir.publish(TOKENIZER)
 
-    if start == steps and (workdir / REPORT).exists():
-        say(f"all {steps} steps are done: see {workdir / REPORT}, or raise config.train.steps")
+    if start == steps and (workdir.path / REPORT).exists():
+        say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
         return
 
     watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
@@ -194,6 +200,9 @@ def train(
             if count > start and (last or count % config.checkpoint.every == 0):
                 watch.at(f"saving step {count}", watch.bounds.save)
                 recorder.drain()
+                if held is not None:
+                    held.check()
+                    workdir.publish(*METRICS)
                 cursor = {"step": count, "rows": count * rows, "tokens": recorder.tokens}
                 checkpoints.save(count, state, {**identity, **cursor, "evaluated": evaluated})
                 recorder.restart_clock()
@@ -211,6 +220,7 @@ def train(
                 say(f"first step {duration(time.perf_counter() - began)} after the start")
             if traced := profile.after(count, metrics):
                 say(f"trace of the steps up to {count}: {traced}")
+                workdir.publish(traced.name)
                 recorder.restart_clock()
         watch.at("waiting for the last checkpoint", watch.bounds.save)
         checkpoints.wait()
@@ -233,8 +243,10 @@ def train(
         files.close()
         progress.close()
         summary.print_result(final, data)
-        path = summary.report(workdir, config, data, {**final, "step": count}, samples)
-        print(f"report: {path}")
+        title = workdir.path.name
+        summary.report(workdir.local, title, config, data, {**final, "step": count}, samples)
+        workdir.publish(*METRICS, REPORT)
+        print(f"report: {workdir}/{REPORT}")
     checkpoints.close()
 
 

@@ -1,10 +1,10 @@
 """Checkpoints: saved asynchronously, published whole or not at all, readable on any mesh."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 from errors import UserError
 from model.parameters import Params
@@ -21,11 +21,11 @@ class Checkpoints:
     Orbax writes into a temporary directory and renames it: what has a step's name is complete.
     """
 
-    def __init__(self, workdir: Path, keep: int | None = None):
+    def __init__(self, workdir: epath.PathLike, keep: int | None = None):
         """Opens them to read, or, with `keep`, also to save: the newest `keep` stay."""
         self._workdir = workdir
         self._manager = ocp.CheckpointManager(
-            workdir.absolute() / "checkpoints",
+            epath.Path(workdir) / "checkpoints",
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 create=keep is not None,

@@ -1,7 +1,6 @@
 """Whether a run may go on from a checkpoint: which keys are frozen, which may change."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,14 +72,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def check(saved: Mapping[str, Any], config: RunConfig, dataset: str, workdir: Path) -> list[str]:
+def check(saved: Mapping[str, Any], config: RunConfig, dataset: str, workdir: object) -> list[str]:
     """Checks a config against the `run` item of the checkpoint that it would go on from.
 
     Args:
       saved: the checkpoint's `run` item: config, dataset and step.
       config: the config asked for.
       dataset: the identity of the data stream as it is now.
-      workdir: for the message.
+      workdir: of the run, for the message.
 
     Returns:
       the differences that are allowed, one line each.

@@ -1,12 +1,12 @@
 """A trained model out of a workdir, to evaluate or to generate with."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from checkpointing.checkpoints import Checkpoints
+from checkpointing.workdir import Workdir
 from configs import door
 from errors import UserError
 from model import parameters
@@ -54,7 +54,7 @@ def parse_mesh(text: str) -> MeshConfig:
         raise UserError(f"--mesh={text}: {error}") from None
 
 
-def load(workdir: Path, step: int | None, mesh_config: MeshConfig, rows: int | None) -> Trained:
+def load(workdir: Workdir, step: int | None, mesh_config: MeshConfig, rows: int | None) -> Trained:
     """Loads the parameters of a checkpoint onto a mesh that need not be the one of the run.
 
     Args:
@@ -66,9 +66,9 @@ def load(workdir: Path, step: int | None, mesh_config: MeshConfig, rows: int | N
     Raises:
       UserError: no workdir, no such checkpoint, or a mesh that does not fit.
     """
-    if not workdir.is_dir():
+    if not workdir.exists():
         raise UserError(f"no run in {workdir}: there is no such directory")
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir.path)
     step = checkpoints.resolve(step)
     run = checkpoints.run(step)
     config = door.read(run["config"], jax.default_backend())

@@ -34,6 +34,7 @@ from errors import UserError
 
 LINES = "metrics.jsonl"
 EVENTS = "tensorboard/events.out.tfevents.0"  # TensorBoard looks for "tfevents" in a file's name
+METRICS = (LINES, EVENTS)
 
 
 class MetricsFiles:

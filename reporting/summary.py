@@ -37,15 +37,16 @@ def draw_samples(
 
 def report(
     workdir: Path,
+    title: str,
     config: RunConfig,
     data: Prepared,
     final: dict[str, float],
     samples: list[dict[str, str]],
 ) -> Path:
-    """Writes report.html. `final` is the evaluation at the end, with its step."""
+    """Writes report.html into `workdir`. `final` is the evaluation at the end, with its step."""
     described = data.description
     info: dict[str, Any] = {
-        "title": workdir.resolve().name,
+        "title": title,
         "command": shlex.join(["python", *sys.argv]),
         "total_steps": config.train.steps,
         "config": config.to_dict(),
