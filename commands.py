@@ -156,7 +156,7 @@ def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -
                 show(what, done, total)
                 if others.count > 1 and time.monotonic() - told > _TOLD_S:
                     told = time.monotonic()
-                    others.put("preparing", f"{what}: {done} of {total}")
+                    others.put("preparing", f"{what} {done} of {total}")
 
         prepared = prepare(progress)
     if others.index == 0:
@@ -262,7 +262,7 @@ class PreparationProgress:
     def __call__(self, what: str, done: int, total: int) -> None:
         if what != self._what:
             self.close()
-            self._what, self._progress = what, Progress(total, unit=f"{what}: document")
+            self._what, self._progress = what, Progress(total, unit=what)
         assert self._progress is not None
         self._progress.update(done)
 

@@ -63,8 +63,8 @@ class Workdir:
         if scheme and not text.startswith("gs://"):
             reason = ": Orbax cannot save there" if scheme[1] == "s3" else ""
             raise UserError(
-                f"--workdir={text}: a run cannot be in {text[: scheme.end()]} storage{reason}; give a "
-                "local directory or gs://BUCKET/FOLDER"
+                f"--workdir={text}: a run cannot be in {scheme[0]} storage{reason}; give a local "
+                "directory or gs://BUCKET/FOLDER"
             )
         self._remote = bool(scheme)
         if self._remote:

@@ -1,7 +1,8 @@
 """Data: documents -> tokens -> store -> packed rows -> batch(step).
 
-- `source.py` finds a dataset and names its content by a fingerprint, without opening it.
-- `documents.py` opens one of its splits as a random-access sequence of {"id", "text"}.
+- `sources/` finds a dataset and names its content by a fingerprint, without opening it: one file a
+  source, and a table of them.
+- `documents.py` is what a source gives: splits that are random-access sequences of {"id", "text"}.
 - `tokenizer.py` turns text into token ids and back; every id knows how many bytes it stands for.
 - `store.py` holds the tokens of a split on disk, memory-mapped, addressed by content.
 - `packing.py` cuts the store's tokens into rows of one length; `permute.py` orders those rows.

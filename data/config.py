@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-PYTHON_STDLIB = "python_stdlib"
-TFDS_PREFIX = "tfds:"
+from data import sources
 
 
 @dataclass(frozen=True)
@@ -13,12 +12,14 @@ class DataConfig:
     The batch size is not here: it belongs to the run, and is an argument of `Stream`.
 
     Attributes:
-      source: "python_stdlib" (the running Python's standard library) or "tfds:name",
-        "tfds:name/config", "tfds:name/config:1.2.3" (a prepared TFDS dataset).
+      source: "python_stdlib" (the running Python's standard library), "files:PATTERN" (text
+        files or JSON lines), or "tfds:name", "tfds:name/config", "tfds:name/config:1.2.3" (a
+        prepared TFDS dataset).
       sequence_length: tokens a row (T).
-      train_split: a TFDS split expression, such as "train" or "train[:95%]".
-      eval_split: the held-out split, likewise.
-      text_key: the feature that holds the text.
+      train_split: a TFDS split expression, such as "train" or "train[:95%]"; of "files:" also a
+        pattern of file names.
+      eval_split: the split to evaluate on, likewise.
+      text_key: the feature, or the field of JSON lines, that holds the text.
       tokenizer: "bpe" (byte-level BPE trained on the train split), "byte", or the path of a
         byte-level `tokenizer.json`.
       tokenizer_vocab_size: ids of the "bpe" tokenizer, BOS and EOS included.
@@ -41,12 +42,7 @@ class DataConfig:
     data_dir: str = ""
 
     def __post_init__(self) -> None:
-        if self.source != PYTHON_STDLIB and not (
-            self.source.startswith(TFDS_PREFIX) and len(self.source) > len(TFDS_PREFIX)
-        ):
-            raise ValueError(
-                f"source is {self.source!r}: use {PYTHON_STDLIB!r} or 'tfds:name/config'"
-            )
+        sources.resolve(self.source)
         for field in ("train_split", "eval_split", "text_key", "tokenizer"):
             if not getattr(self, field):
                 raise ValueError(f"{field} is empty: give it a value")

@@ -1,14 +1,19 @@
-"""One split of a dataset as a random-access sequence of documents.
+"""What a source of text gives: documents that can be read by index.
 
-Reading goes through TFDS's `as_data_source` over array_record files, which needs no TensorFlow.
+A new source is one file in data/sources/ with a function that returns a `Source`, and one row of
+the table in data/sources/__init__.py.
 """
 
-from collections.abc import Sequence
-from typing import Any, TypedDict, overload
+import abc
+import bisect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, overload
 
-from data.config import DataConfig
-from data.source import Source
 from errors import UserError
+
+Progress = Callable[[str, int, int], None]  # (what is done, with its unit, done, in all)
 
 
 class Document(TypedDict):
@@ -18,20 +23,19 @@ class Document(TypedDict):
     text: str
 
 
-class Documents(Sequence[Document]):
-    """The documents of a split, in the dataset's own order. Threads may read it together."""
+class Documents(Sequence[Document], abc.ABC):
+    """The documents of a split, in a fixed order. Threads may read them together.
 
-    def __init__(
-        self, records: Any, where: str, split: str, text_key: str, id_key: str | None
-    ) -> None:
-        self._records = records
-        self._where = where
-        self._split = split
-        self._text_key = text_key
-        self._id_key = id_key
+    A source has `__len__` and `read`; nothing of it may grow with the texts in memory.
+    """
 
-    def __len__(self) -> int:
-        return len(self._records)
+    @abc.abstractmethod
+    def read(self, index: int) -> Document:
+        """Document `index`, 0 <= index < len(self).
+
+        Raises:
+          UserError: it cannot be read; one line names it.
+        """
 
     @overload
     def __getitem__(self, index: int) -> Document: ...
@@ -39,80 +43,113 @@ class Documents(Sequence[Document]):
     def __getitem__(self, index: slice) -> list[Document]: ...
     def __getitem__(self, index: int | slice) -> Document | list[Document]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        try:
-            record = self._records[index]
-            name = _text(record[self._id_key]) if self._id_key else f"{self._split}:{index}"
-            return {"id": name, "text": _text(record[self._text_key])}
-        except Exception as error:  # whatever the reader of the file format raises
-            raise UserError(
-                f"document {index} of split {self._split!r} of {self._where} cannot be read as "
-                f"text ({_line(error)}): prepare the dataset again"
-            ) from error
+            return [self.read(i) for i in range(*index.indices(len(self)))]
+        return self.read(range(len(self))[index])
 
 
-def open_documents(config: DataConfig, source: Source, split: str) -> Documents:
-    """Opens a split, building the dataset first if it is the standard library.
+@dataclass(frozen=True)
+class Source:
+    """A dataset that was found, and how to open it.
 
-    A document's id is the feature "id" where there is one, else "split:index".
+    Attributes:
+      name: for people, as "python_stdlib (Python 3.11.7)" or "c4/en/3.0.1".
+      fingerprint: names the content, the splits and the order of the documents. It is known
+        without reading them all, so that a warm start opens nothing.
+      open: (split, progress) -> the documents of that split. It may build something in the cache,
+        and calls `progress` every few seconds as it does. It raises UserError where there is no
+        such split, or where it cannot be read.
+    """
+
+    name: str
+    fingerprint: str
+    open: Callable[[str, Progress], Documents]
+
+
+class Wanted(Protocol):
+    """What a source may know of the config (DataConfig, data/config.py)."""
+
+    @property
+    def data_dir(self) -> str: ...
+    @property
+    def text_key(self) -> str: ...
+    @property
+    def train_split(self) -> str: ...
+    @property
+    def eval_split(self) -> str: ...
+
+
+def select(
+    split: str, available: Mapping[str, Documents], name: str, otherwise: str = ""
+) -> Documents:
+    """The documents of a TFDS split expression, such as "train[:20%]+validation[5:]".
+
+    Args:
+      available: the whole splits.
+      name: of the source, for messages.
+      otherwise: what else the user may do, for messages.
 
     Raises:
-      UserError: the data cannot be read as text; one line says why and what to do.
+      UserError: there is no such split, or it has no documents.
     """
-    if source.stdlib and not source.directory.is_dir():
-        from data import python_stdlib_builder
+    import tensorflow_datasets as tfds  # takes a second, which a warm start does not spend
 
-        python_stdlib_builder.build(source.stdlib, source.directory.parent.parent)
-
-    import tensorflow_datasets as tfds
-
-    where = f"{source.name} in {source.directory}"
+    lengths = {key: _Length(len(documents)) for key, documents in available.items()}
+    why = "it is empty"
     try:
-        builder = tfds.builder_from_directory(str(source.directory))
-        available = sorted(f.value for f in builder.info.available_file_formats())
-    except Exception as error:
+        asked = tfds.core.ReadInstruction.from_spec(split).to_absolute(lengths)
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        why = line_of(error)
+        asked = []
+    parts = [_Slice(available[part.splitname], slice(part.from_, part.to)) for part in asked]
+    chosen = _Joined(parts)
+    if not len(chosen):
+        there = ", ".join(f"{key} ({len(d):,} documents)" for key, d in available.items())
         raise UserError(
-            f"{where} is not a readable TFDS dataset ({_line(error)}): delete it and prepare it "
-            "again"
-        ) from error
-    if "array_record" not in available:
-        raise UserError(
-            f"{where} is prepared as {', '.join(available)}: prepare it with "
-            "--file_format=array_record, or convert it (docs/data.md)"
+            f"{name} has no documents for split {split!r} ({why}): its splits are {there}"
+            + otherwise
         )
-    features = builder.info.features
-    if config.text_key not in features:
-        raise UserError(
-            f"{source.name} has no feature {config.text_key!r}: set data.text_key to one of "
-            + ", ".join(sorted(features))
-        )
-    if not isinstance(features[config.text_key], tfds.features.Text):
-        raise UserError(
-            f"feature {config.text_key!r} of {source.name} is not text: set data.text_key to one "
-            "of "
-            + ", ".join(sorted(k for k in features if isinstance(features[k], tfds.features.Text)))
-        )
-    try:
-        records = builder.as_data_source(split=split, file_format="array_record")
-        len(records)
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{source.name} has no documents for split {split!r} ({_line(error)}): its splits are "
-            + ", ".join(builder.info.splits)
-        ) from error
-    except Exception as error:
-        raise UserError(
-            f"the data files of {where} cannot be read ({_line(error)}): prepare the dataset again"
-        ) from error
-    has_id = "id" in features and isinstance(features["id"], tfds.features.Text)
-    return Documents(records, where, split, config.text_key, "id" if has_id else None)
+    return chosen
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """The first line of an error's message, short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+@dataclass(frozen=True)
+class _Length:
+    """What TFDS asks of a split to resolve an expression."""
+
+    num_examples: int
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        return [self.num_examples]
+
+
+class _Slice(Documents):
+    """documents[which], without reading them."""
+
+    def __init__(self, documents: Documents, which: slice) -> None:
+        self._documents, self._range = documents, range(len(documents))[which]
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def read(self, index: int) -> Document:
+        return self._documents.read(self._range[index])
+
+
+class _Joined(Documents):
+    """Some documents after others."""
+
+    def __init__(self, parts: Sequence[Documents]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, index: int) -> Document:
+        part = bisect.bisect_right(self._ends, index)
+        return self._parts[part].read(index - (self._ends[part - 1] if part else 0))

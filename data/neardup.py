@@ -9,12 +9,13 @@ documents", 1997, has the definition and the sketches for larger collections).
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 SHINGLE = 5
 THRESHOLD = 0.3
+_PARTNERS = 1 << 20  # entries compared at a time
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -34,8 +35,8 @@ def shingles(text: str) -> np.ndarray:
 def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[list[int]]:
     """Groups the indices of `texts` into clusters of near-duplicates.
 
-    Memory and time grow with the square of the number of texts that share a shingle: meant for
-    a few thousand texts.
+    Memory grows with the shingles of all texts, time also with the square of the number of texts
+    that share a shingle.
 
     Returns:
       Clusters by their first index, each in ascending order; a text without near-duplicates is a
@@ -48,20 +49,6 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[list[in
     document = np.repeat(np.arange(n), sizes)
     order = np.argsort(shingle, kind="stable")
     shingle, document = shingle[order], document[order]
-    # Documents of one shingle are now neighbours: compare each entry with the one d places on,
-    # for d = 1, 2, ... until no run of equal shingles is that long.
-    shared = np.zeros(n * n, np.int32)
-    entry = np.arange(shingle.size)
-    for d in range(1, n):
-        entry = entry[: np.searchsorted(entry, shingle.size - d)]
-        entry = entry[shingle[entry] == shingle[entry + d]]
-        if not entry.size:
-            break
-        np.add.at(shared, document[entry] * n + document[entry + d], 1)
-    first, second = np.divmod(np.flatnonzero(shared), max(n, 1))
-    common = shared[first * n + second]
-    near = common >= threshold * (sizes[first] + sizes[second] - common)
-
     leader = list(range(n))
 
     def find(i: int) -> int:
@@ -69,10 +56,42 @@ def clusters(texts: Sequence[str], threshold: float = THRESHOLD) -> list[list[in
             leader[i] = i = leader[leader[i]]
         return i
 
-    for a, b in zip(first[near].tolist(), second[near].tolist(), strict=True):
-        low, high = sorted((find(a), find(b)))
-        leader[high] = low
+    for i, common in enumerate(_shared(shingle, document, n)):
+        near = (common > 0) & (common >= threshold * (sizes[i] + sizes - common))
+        for j in np.flatnonzero(near).tolist():
+            low, high = sorted((find(i), find(j)))
+            leader[high] = low
     members: dict[int, list[int]] = {}
     for i in range(n):
         members.setdefault(find(i), []).append(i)
     return list(members.values())
+
+
+def _shared(shingle: np.ndarray, document: np.ndarray, n: int) -> Iterator[np.ndarray]:
+    """For each document, how many shingles every later document has in common with it.
+
+    Args:
+      shingle: uint64 [E], ascending.
+      document: int64 [E], the document of each entry, ascending among equal shingles.
+      n: documents.
+
+    Yields:
+      int64 [n] for each document in turn; 0 for itself and for earlier ones.
+    """
+    # Entries of one shingle are neighbours: those after an entry, up to `end`, are its partners.
+    end = np.searchsorted(shingle, shingle, side="right")
+    entries = np.argsort(document, kind="stable")
+    limits = np.searchsorted(document[entries], np.arange(n + 1))
+    for i in range(n):
+        mine = entries[limits[i] : limits[i + 1]]
+        mine = mine[end[mine] - mine > 1]
+        common = np.zeros(n, np.int64)
+        while mine.size:
+            counts = end[mine] - mine - 1
+            # As many entries as fit, and at least one: no more than _PARTNERS + n at a time.
+            some = max(1, int(np.searchsorted(np.cumsum(counts), _PARTNERS, side="right")))
+            counts, first, mine = counts[:some], mine[:some] + 1, mine[some:]
+            before = np.repeat(np.cumsum(counts) - counts, counts)
+            partners = np.repeat(first, counts) + np.arange(before.size) - before
+            common += np.bincount(document[partners], minlength=n)
+        yield common

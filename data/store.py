@@ -14,6 +14,7 @@ Documents are in the order of a fixed permutation of the dataset's own, so that 
 unrelated whatever order the dataset came in, and the order needs no memory.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ import numpy as np
 from data import cache, permute
 from data.documents import Document
 from data.tokenizer import Tokenizer
+from data.waiting import steadily
 from errors import UserError
 
 STORE_VERSION = 1  # part of a store's address: raise it when the layout or the order changes
@@ -158,7 +160,7 @@ def build(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
     about: dict[str, Any],
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> TokenStore:
     """Tokenizes `documents` into a store at `path` and opens it.
 
@@ -166,7 +168,7 @@ def build(
 
     Args:
       about: recorded in the manifest beside what is counted here.
-      progress: called after every few documents.
+      progress: called every few seconds, from this thread.
 
     Raises:
       UserError: there are no documents, the tokenizer loses text, or the disk is full.
@@ -193,7 +195,11 @@ def build(
             (building / "ids.bin").open("wb") as ids,
         ):
             for batch in read_in_order(documents):
-                encoded = tokenizer.encode_batch([document["text"] for document in batch])
+                texts = [document["text"] for document in batch]
+                encoded = steadily(
+                    functools.partial(tokenizer.encode_batch, texts),
+                    functools.partial(progress, done, n),
+                )
                 for document, text_ids in zip(batch, encoded, strict=True):
                     text_bytes = len(document["text"].encode())
                     row = np.array([tokenizer.bos_id, *text_ids, tokenizer.eos_id], dtype)
@@ -212,15 +218,17 @@ def build(
                     ends["token"][done] = n_tokens
                     ends["byte"][done] = n_bytes
                     ends["id"][done] = n_id_bytes
-                if progress:
-                    progress(done, n)
+                progress(done, n)
         for column in ends.values():
             column.flush()
         np.save(building / "token_bytes.npy", tokenizer.token_bytes)
-        files = {
-            name: {"size": (building / name).stat().st_size, "sha256": _sha256(building / name)}
-            for name in _FILES
-        }
+        files: dict[str, dict[str, Any]] = {}
+        for file in _FILES:
+            built = building / file
+            digest = steadily(
+                functools.partial(_sha256, built), functools.partial(progress, done, n)
+            )
+            files[file] = {"size": built.stat().st_size, "sha256": digest}
         content = {name: str(entry["sha256"]) for name, entry in files.items()}
         manifest = {
             **about,

@@ -62,7 +62,7 @@ class Progress:
             self._seconds = self._seconds * keep + elapsed
         self._done, self._values, self._updated_at = done, values or {}, now
         due = now - self._shown_at >= (_REDRAW_S if self._live else _LINE_S)
-        if due or done >= self._total:
+        if due or (done >= self._total and self._shown_done != done):
             self._show(now)
 
     def note(self, text: str) -> None:

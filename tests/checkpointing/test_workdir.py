@@ -45,7 +45,7 @@ def test_run_is_written_whole(tmp_path):
 
 def test_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "run.json").write_text('{"step": ')
-    with pytest.raises(UserError, match="run.json is damaged"):
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
         Workdir(str(tmp_path)).read_run()
 
 

@@ -1,4 +1,5 @@
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,5 +15,20 @@ def test_gzip_is_weighted_by_bytes() -> None:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         # RFC 1952: a header of 10 bytes, the deflate stream, CRC-32 and length of 4 bytes each.
         compressed += 10 + len(deflate.compress(text.encode()) + deflate.flush()) + 8
-    assert gzip_bits_per_byte(documents) == pytest.approx(8 * compressed / 3002)
-    assert gzip_bits_per_byte([]) == 0
+    measured = gzip_bits_per_byte(documents, at_most=10_000)
+    assert measured.bits_per_byte == pytest.approx(8 * compressed / 3002)
+    assert measured.text_bytes == 3002
+    assert gzip_bits_per_byte([], at_most=1) == (0, 0)
+
+
+def test_no_more_is_measured_than_asked() -> None:
+    def documents() -> Iterator[Document]:
+        yield {"id": "0", "text": "abc" * 10}
+        yield {"id": "1", "text": "abc" * 1000}
+        raise AssertionError("read beyond what was asked")
+
+    told: list[int] = []
+    measured = gzip_bits_per_byte(documents(), at_most=60, progress=told.append)
+    cut: list[Document] = [{"id": "0", "text": "abc" * 10}, {"id": "1", "text": "abc" * 10}]
+    assert measured == gzip_bits_per_byte(cut, at_most=60) and measured.text_bytes == 60
+    assert told == [30, 60]

@@ -8,9 +8,6 @@ from data.config import DataConfig
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("source", "c4/en"),
-        ("source", "tfds:"),
-        ("source", ""),
         ("sequence_length", 1),
         ("train_split", ""),
         ("eval_split", ""),
@@ -27,6 +24,13 @@ def test_a_bad_field_is_named_in_one_line(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{field} is .*: .*\Z") as error:
         DataConfig(**fields)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["c4/en", "tfds", "tfds:", "files:", "python_stdlib:x", ""])
+def test_an_unknown_source_is_told_the_choices(source: str) -> None:
+    choices = r"use one of 'python_stdlib', 'files:PATTERN', 'tfds:name/config'\Z"
+    with pytest.raises(ValueError, match=rf"^source='{source}': {choices}"):
+        DataConfig(source, 8)
 
 
 def test_the_vocabulary_size_matters_only_to_a_tokenizer_we_train() -> None:

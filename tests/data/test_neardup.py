@@ -1,3 +1,7 @@
+import tracemalloc
+
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,3 +39,38 @@ def test_spacing_does_not_hide_a_copy() -> None:
         [0, 1],
         [2],
     ]
+
+
+def dense_clusters(texts: list[str], threshold: float) -> list[tuple[int, ...]]:
+    """The formula over the whole matrix of pairs, and its connected components."""
+    sets = [neardup.shingles(text) for text in texts]
+    known = np.unique(np.concatenate(sets)) if sets else np.zeros(0, np.uint64)
+    has = np.array([np.isin(known, s) for s in sets], np.int64).reshape(len(texts), known.size)
+    common = has @ has.T
+    sizes = has.sum(1)
+    near = (common > 0) & (common >= threshold * (sizes[:, None] + sizes[None, :] - common))
+    for _ in texts:
+        near = near | (near @ near)
+    return sorted({tuple(np.flatnonzero(row).tolist()) for row in near})
+
+
+@given(st.lists(WORDS, max_size=12), st.sampled_from([0.0, 0.1, 0.3, 1.0]), st.sampled_from([1, 7]))
+@settings(max_examples=150, deadline=None)
+def test_counting_in_pieces_changes_nothing(
+    texts: list[str], threshold: float, partners: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neardup, "_PARTNERS", partners)
+        found = neardup.clusters(texts, threshold)
+    assert [tuple(c) for c in found] == dense_clusters(texts, threshold)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_texts() -> None:
+    licence = "do what you want with this text as long as you keep these words "
+    texts = [licence + f"text {i} " * 3 for i in range(3000)]
+    tracemalloc.start()
+    found = neardup.clusters(texts, threshold=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 3000
+    assert peak < 30e6  # the matrix of pairs alone would be 36 MB of int32

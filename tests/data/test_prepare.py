@@ -1,14 +1,19 @@
+import dataclasses
+import gzip
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data import cache
+from data import cache, store, waiting
 from data import tokenizer as T
 from data.config import DataConfig
 from data.prepare import Prepared, prepare, prepare_split
+from data.sources import python_stdlib
 from data.stream import Stream
 from errors import UserError
 
@@ -28,8 +33,8 @@ def test_the_description_says_what_was_prepared(stdlib: tuple[Path, Prepared]) -
 
 
 def test_the_tokenizer_fits_the_text(stdlib: tuple[Path, Prepared]) -> None:
-    held_out = stdlib[1].eval
-    assert held_out.n_bytes / held_out.n_tokens > 3.4
+    evaluated = stdlib[1].eval
+    assert evaluated.n_bytes / evaluated.n_tokens > 3.4
 
 
 def test_a_warm_start_is_quick_and_imports_nothing_slow(stdlib: tuple[Path, Prepared]) -> None:
@@ -55,8 +60,8 @@ assert not slow, slow
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    seconds, train, held_out = result.stdout.split()
-    assert [train, held_out] == [stdlib[1].train.fingerprint, stdlib[1].eval.fingerprint]
+    seconds, train, evaluated = result.stdout.split()
+    assert [train, evaluated] == [stdlib[1].train.fingerprint, stdlib[1].eval.fingerprint]
     assert float(seconds) < 3  # about 0.1 on an idle machine
     assert before == {p: p.stat().st_mtime_ns for p in stdlib[0].rglob("*")}
 
@@ -66,6 +71,7 @@ def test_builders_at_the_same_time_both_end_well(poems: Path, own_cache: Path) -
 import sys
 from data.config import DataConfig
 from data.prepare import prepare
+from data.sources import python_stdlib
 from data.stream import Stream
 config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir={str(poems)!r})
 print("ready", flush=True)
@@ -131,10 +137,10 @@ def test_progress_names_each_stage(poems: Path) -> None:
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     prepare(config, lambda *call: calls.append(call))
     assert list(dict.fromkeys(what for what, _, _ in calls)) == [
-        "training the tokenizer",
-        "tokenizing train",
-        "tokenizing validation",
-        "measuring gzip",
+        "training the tokenizer: document",
+        "tokenizing train: document",
+        "tokenizing validation: document",
+        "measuring gzip: MB",
     ]
     assert all(0 <= done <= total for _, done, total in calls)
     calls.clear()
@@ -154,3 +160,72 @@ def test_damage_in_the_cache_is_one_line(poems: Path, own_cache: Path) -> None:
         assert "\n" not in str(error.value)
         damaged.write_bytes(content)
     prepare(config)
+
+
+def test_the_tokenizer_is_checked_before_anything_is_tokenized(
+    poems: Path, own_cache: Path
+) -> None:
+    def check(tokenizer: T.Tokenizer) -> None:
+        raise UserError(f"{tokenizer.vocab_size} ids do not suit")
+
+    config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
+    with pytest.raises(UserError, match=r"^\d+ ids do not suit$"):
+        prepare(config, check=check)
+    assert not (own_cache / "stores").exists()
+    seen: list[str] = []
+    prepared = prepare(config, check=lambda tokenizer: seen.append(tokenizer.fingerprint))
+    assert seen == [prepared.tokenizer.fingerprint]
+
+
+def test_long_work_goes_on_being_told(poems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer, a batch, a hash and a compressor that take long do not keep silent."""
+    calls: list[tuple[str, int, int]] = []
+    told = threading.Condition()
+    waited: list[str] = []
+
+    def progress(*call: Any) -> None:
+        with told:
+            calls.append(call)
+            told.notify_all()
+
+    def slow(module: Any, name: str) -> None:
+        plain = getattr(module, name)
+
+        def waits(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                with told:  # until it was told of twice more
+                    before = len(calls)
+                    assert told.wait_for(lambda: len(calls) >= before + 2, timeout=30), name
+                    waited.append(name)
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, waits)
+
+    monkeypatch.setattr(waiting, "EVERY_S", 0.001)
+    slow(T, "train_bpe")
+    slow(T.BpeTokenizer, "encode_batch")
+    slow(store, "_sha256")
+    slow(gzip, "compress")
+    config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
+    prepare(config, progress)
+    assert set(waited) == {"train_bpe", "encode_batch", "_sha256", "compress"}
+    assert all(0 <= done <= total for _, done, total in calls)
+
+
+def test_stores_that_were_built_before_are_found_again(
+    poems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fingerprints as first released: a change here makes every store on every disk stale."""
+    for i in range(60):
+        path = tmp_path / f"library/m{i % 7}/f{i}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(" ".join(f"word{i}_{j}" for j in range(i, 40)) + "\n")
+    library = dataclasses.replace(python_stdlib.read(tmp_path / "library"), python="3.11.7")
+    monkeypatch.setattr(python_stdlib, "read", lambda: library)
+    made = prepare(DataConfig("python_stdlib", 32, tokenizer="byte", train_split="train[:90%]"))
+    assert made.description["fingerprint"] == "91d4033c683d4466679f108ffa6c9095"
+    assert made.train.fingerprint == "931dcca8098da5acc061b4a50ba95b48"
+    assert made.eval.fingerprint == "3dccfbc9a6867760cb52d83baee3e06c"
+    made = prepare(DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems)))
+    assert made.train.fingerprint == "e4f4205df39f4341e68accba37ed5c8b"
+    assert made.eval.fingerprint == "f19609f7462708d9d66bb3e9a3e024af"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data import python_stdlib, source
+from data import sources
 from data.config import DataConfig
-from data.documents import open_documents
 from data.prepare import Prepared
+from data.sources import python_stdlib
 from data.store import TokenStore
 from errors import UserError
 
@@ -18,30 +18,34 @@ CONFIG = DataConfig(source="python_stdlib", sequence_length=256)
 def splits(
     stdlib: tuple[Path, Prepared], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, dict[str, str]]:
-    """The dataset as built: split -> id -> text."""
+    """split -> id -> text."""
     monkeypatch.setenv("PODIUM_CACHE", str(stdlib[0]))
-    found = source.find(CONFIG)
+
+    def silent(what: str, done: int, total: int) -> None:
+        pass
+
+    found = sources.find(CONFIG.source, CONFIG, silent)
     return {
-        split: {d["id"]: d["text"] for d in open_documents(CONFIG, found, split)}
+        split: {d["id"]: d["text"] for d in found.open(split, silent)}
         for split in ("train", "validation")
     }
 
 
 def test_the_splits_are_the_library(splits: dict[str, dict[str, str]]) -> None:
-    train, held_out = splits["train"], splits["validation"]
-    assert not set(train) & set(held_out)
-    assert dict(sorted((train | held_out).items())) == python_stdlib.read().texts
-    assert {"os.py", "json/decoder.py", "encodings/cp1252.py"} <= set(train | held_out)
-    assert not [i for i in train | held_out if {"test", "tests"} & set(i.split("/")[:-1])]
+    train, validation = splits["train"], splits["validation"]
+    assert not set(train) & set(validation)
+    assert dict(sorted((train | validation).items())) == python_stdlib.read().texts
+    assert {"os.py", "json/decoder.py", "encodings/cp1252.py"} <= set(train | validation)
+    assert not [i for i in train | validation if {"test", "tests"} & set(i.split("/")[:-1])]
 
 
 def test_at_least_five_percent_is_held_out(splits: dict[str, dict[str, str]]) -> None:
     def size(texts: dict[str, str]) -> int:
         return sum(len(text.encode()) for text in texts.values())
 
-    held_out, whole = splits["validation"], splits["train"] | splits["validation"]
-    assert 0.05 <= len(held_out) / len(whole) < 0.12
-    assert 0.05 <= size(held_out) / size(whole) < 0.08
+    validation, whole = splits["validation"], splits["train"] | splits["validation"]
+    assert 0.05 <= len(validation) / len(whole) < 0.12
+    assert 0.05 <= size(validation) / size(whole) < 0.08
 
 
 def test_no_near_duplicates_across_the_splits(splits: dict[str, dict[str, str]]) -> None:
@@ -65,11 +69,11 @@ def test_no_near_duplicates_across_the_splits(splits: dict[str, dict[str, str]])
 def test_families_stay_whole_and_large_ones_are_trained_on() -> None:
     family = {f"a/{i}.py": "x = 1\n" * 50 + f"y = {i}\n" for i in range(30)}
     texts = family | {f"b/{i}.py": " ".join(f"{i}_{j}" for j in range(40)) for i in range(100)}
-    chosen = python_stdlib.held_out(texts)
+    chosen = python_stdlib.choose_validation(texts)
     assert not chosen & set(family)
     assert len(chosen) >= 0.05 * len(texts)
     smaller = {i: t for i, t in texts.items() if i not in list(family)[2:]}
-    assert python_stdlib.held_out(smaller, share=0.999) == set(smaller)
+    assert python_stdlib.choose_validation(smaller, share=0.999) == set(smaller)
 
 
 def make_library(root: Path) -> Path:
@@ -99,9 +103,9 @@ def test_read_takes_source_alone_and_counts_what_it_cannot_decode(tmp_path: Path
 def test_the_fingerprint_follows_names_texts_and_version(tmp_path: Path) -> None:
     files = python_stdlib.read(make_library(tmp_path))
     other = [
-        python_stdlib.Files(files.texts | {"a.py": "import c\n"}, files.python, 1),
-        python_stdlib.Files(files.texts | {"z.py": "import b\n"}, files.python, 1),
-        python_stdlib.Files(files.texts, "2.7.18", 1),
+        python_stdlib.Files(tmp_path, files.texts | {"a.py": "import c\n"}, files.python, 1),
+        python_stdlib.Files(tmp_path, files.texts | {"z.py": "import b\n"}, files.python, 1),
+        python_stdlib.Files(tmp_path, files.texts, "2.7.18", 1),
     ]
     assert len({f.fingerprint() for f in [files, *other]}) == 4
     again = python_stdlib.read(tmp_path)

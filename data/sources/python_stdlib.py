@@ -1,10 +1,11 @@
 """The running Python's standard library as documents: text that every machine has.
 
 One source file is one document, named by its path. Tests, installed packages and files that
-describe the machine rather than the language are left out. This module only reads files; the
-TFDS dataset made of them is in data/python_stdlib_builder.py.
+describe the machine rather than the language are left out. The splits "train" and "validation"
+keep families of near-duplicates on one side.
 """
 
+import functools
 import hashlib
 import os
 import platform
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import cache, neardup
+from data.documents import Documents, Progress, Source, Wanted, select
+from data.sources.files import TextFiles
+from data.waiting import steadily
 from errors import UserError
 
-SPLIT_VERSION = 1  # part of the fingerprint: raise it when `held_out` or neardup.py changes
-HELD_OUT_SHARE = 0.05
+SPLIT_VERSION = 1  # part of the fingerprint: raise it when the splits or their order change
+VALIDATION_SHARE = 0.05
 _SKIPPED_DIRECTORIES = {
     "__pycache__",
     "dist-packages",
@@ -31,16 +35,26 @@ _MACHINE_FILES = ("_sysconfigdata", "_sysconfig_vars", "sitecustomize", "usercus
 _MACHINE_DIRECTORIES = ("config-",)  # the build's own configuration
 
 
+def find(name: str, wanted: Wanted, progress: Progress) -> Source:
+    """The running Python's library. It is read whole, to name its content: 12 MB."""
+    del name, wanted, progress
+    library = read()
+    title = f"python_stdlib (Python {library.python})"
+    return Source(title, library.fingerprint(), functools.partial(_open, title, library))
+
+
 @dataclass(frozen=True)
 class Files:
     """The documents of one standard library.
 
     Attributes:
+      root: the folder they are in.
       texts: document id (relative posix path) -> text, in ascending order of id.
       python: the version they belong to, as "3.11.7".
       undecodable: files left out because they are not UTF-8.
     """
 
+    root: Path
     texts: dict[str, str]
     python: str
     undecodable: int
@@ -90,10 +104,10 @@ def read(root: Path | None = None) -> Files:
             f"no Python source files under {root}: use a Python with its library's source on "
             "disk, or another data.source"
         )
-    return Files(dict(sorted(texts.items())), platform.python_version(), undecodable)
+    return Files(root, dict(sorted(texts.items())), platform.python_version(), undecodable)
 
 
-def held_out(texts: dict[str, str], share: float = HELD_OUT_SHARE) -> set[str]:
+def choose_validation(texts: dict[str, str], share: float = VALIDATION_SHARE) -> set[str]:
     """Chooses the documents of the validation split.
 
     Clusters of near-duplicates stay whole. They are taken in the order of a hash of their
@@ -122,3 +136,25 @@ def held_out(texts: dict[str, str], share: float = HELD_OUT_SHARE) -> set[str]:
         chosen.update(family)
         chosen_bytes += sum(size[i] for i in family)
     return chosen
+
+
+def _open(title: str, library: Files, split: str, progress: Progress) -> Documents:
+    validation = steadily(
+        functools.partial(choose_validation, library.texts),
+        functools.partial(progress, "splitting the library: document", 0, len(library.texts)),
+    )
+    names = {"train": set(library.texts) - validation, "validation": validation}
+    return select(split, {key: _in_order(library, key, names[key]) for key in names}, title)
+
+
+def _in_order(library: Files, split: str, names: set[str]) -> TextFiles:
+    """The files of a split in the order in which TFDS's own shuffle would store them.
+
+    Any fixed order would do; this one is what stores were built in before, which keeps their
+    fingerprints.
+    """
+
+    def place(name: str) -> bytes:
+        return hashlib.md5(f"{split}{name}".encode(), usedforsecurity=False).digest()
+
+    return TextFiles({name: library.root / name for name in sorted(names, key=place)})
