@@ -3,6 +3,7 @@
 #
 #   sh requirements/setup.sh [dev]     the runtime; with `dev` the development tools too
 #
+# GCS     1 adds what runs in gs:// buckets need (EXTRA=tpu and `dev` have it anyway)
 # EXTRA   cpu, cuda12, cuda13 or tpu; when not given, what .venv has already, else cpu
 # PYTHON  the interpreter; when not given, the first of python3, python3.13, python3.12, python3.11 that is new enough
 # UV      path of uv; when not given, the one on PATH; empty to use pip
@@ -94,22 +95,32 @@ fits() { # is .venv finished, for this EXTRA and this PYTHON?
   probe .venv/bin/python && [ "$version" = "$asked" ]
 }
 
+has() { [ -f ".venv/locks/$1.txt" ]; }
+
+add=
+[ -z "${GCS:-}" ] && ! has gcs || add="gcs"
+[ "${1:-}" != dev ] && ! has dev || add="$add dev"
+
 done_something=
 if ! fits; then
   find_python
   echo "Setting up .venv: Python $version, EXTRA=$extra, with ${uv:-pip, about a minute} ..."
-  rm -rf .venv/locks
   rm -rf .venv
   create
   install build "$extra"
   stamp build "$extra"
   done_something=yes
 fi
-if [ "${1:-}" = dev ] && ! current dev; then
-  echo "Adding the development tools to .venv ..."
-  rm -rf .venv/locks
-  install dev
-  stamp build "$extra" dev
-  done_something=yes
-fi
+have="build $extra"
+for name in $add; do
+  if ! current "$name"; then
+    echo "Adding $name to .venv ..."
+    rm -rf .venv/locks
+    install "$name"
+    done_something=yes
+  fi
+  have="$have $name"
+  # shellcheck disable=SC2086 # the names are words
+  stamp $have
+done
 [ -z "$done_something" ] || echo "Set up in $(($(date +%s) - start)) s."
