@@ -11,7 +11,7 @@ import pytest
 from cluster.coordination import OneProcess
 from cluster.interrupts import Interrupted, Interrupts, farewell
 from cluster.watch import Watch
-from tests.commands.conftest import ROOT
+from tests.running import ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Commands
+from tests.running import Commands
 
 # The arguments after those of a good run, and what the line says.
 TRAIN = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Commands, metrics
+from tests.running import Commands, metrics
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.commands.conftest import Commands
+from tests.running import Commands
 
 
 def last(done) -> dict[str, float]:

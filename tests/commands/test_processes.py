@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import ROOT, Commands, Ended, assert_same_run, metrics, wait_for
+from tests.running import ROOT, Commands, Ended, assert_same_run, metrics, wait_for
 
 LONG = ("--config.train.steps=100000", "--config.checkpoint.every=1000")
 FAULTY = str(ROOT / "tests" / "commands" / "faulty.py")

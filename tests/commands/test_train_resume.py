@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Commands, assert_same_run, metrics, wait_for
+from tests.running import Commands, assert_same_run, metrics, wait_for
 
 
 def lines(workdir: Path) -> int:

@@ -1,5 +1,6 @@
 """The commands as a user runs them: subprocesses with a cache and a small dataset of their own."""
 
+import copy
 import json
 import os
 import socket
@@ -14,10 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import pytest
 import tensorflow_datasets as tfds
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 Podium = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -114,6 +114,12 @@ class Commands:
         ]
         self._started: list[subprocess.Popen[str]] = []
 
+    def with_env(self, env: dict[str, str]) -> "Commands":
+        """The same commands with more environment variables."""
+        other = copy.copy(self)
+        other.env = self.env | env
+        return other
+
     def start(
         self, *args: str, env: dict[str, str] | None = None, cwd: Path = ROOT
     ) -> subprocess.Popen[str]:
@@ -135,7 +141,7 @@ class Commands:
         out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(list(args), process.returncode, out, err)
 
-    def train(self, workdir: Path, *args: str) -> list[str]:
+    def train(self, workdir: object, *args: str) -> list[str]:
         """The arguments of the small run."""
         return ["train.py", *self.config, f"--workdir={workdir}", *args]
 
@@ -181,25 +187,6 @@ def build_verses(data_dir: Path, seed: int = 0) -> None:
     tfds.disable_progress_bar()
     record = tfds.core.FileFormat.ARRAY_RECORD
     Verses(seed, data_dir=str(data_dir), file_format=record).download_and_prepare()
-
-
-@pytest.fixture(scope="session")
-def podium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    data = tmp_path_factory.mktemp("verses")
-    build_verses(data)
-    commands = Commands(tmp_path_factory.mktemp("podium_cache"), data)
-    yield commands
-    commands.end()
-
-
-@pytest.fixture(scope="session")
-def finished(podium: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of the uninterrupted run."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    done = podium(*podium.train(workdir))
-    assert done.returncode == 0, done.stderr
-    assert (workdir / "report.html").is_file()
-    return workdir
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
