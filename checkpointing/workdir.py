@@ -91,10 +91,11 @@ class Workdir:
         """
         if not self._remote:
             return _FileLock(self.local)
+        with self._reached():
+            lease = Lease(self.path / _LEASE)
         shutil.rmtree(self.local, ignore_errors=True)  # the bucket has what counts
         self.local.mkdir(parents=True)
-        with self._reached():
-            return Lease(self.path / _LEASE)
+        return lease
 
     def fetch(self, *names: str) -> None:
         """Brings files, or folders of files, from the bucket to `local`."""

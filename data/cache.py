@@ -1,6 +1,7 @@
 """Where derived data is kept, and how it appears there: whole or not at all.
 
 Everything in the cache can be computed again; deleting any part of it costs time, nothing else.
+It may be shared through a bucket (data/shared_cache.py): then each machine has its own copy too.
 """
 
 import contextlib
@@ -12,12 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
+from data import shared_cache
 from errors import UserError
 
 
 def root() -> Path:
-    """$PODIUM_CACHE, else $XDG_CACHE_HOME/podium, else ~/.cache/podium."""
-    if named := os.environ.get("PODIUM_CACHE"):
+    """$PODIUM_CACHE if that is local, else $XDG_CACHE_HOME/podium, else ~/.cache/podium."""
+    named = os.environ.get("PODIUM_CACHE")
+    if named and not shared_cache.location():
         return Path(named).expanduser().absolute()
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser().absolute() / "podium"
@@ -29,6 +34,18 @@ def key(**parts: str | int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def has(target: Path) -> bool:
+    """Whether `target` is there; it is fetched from the shared cache if it is in that alone.
+
+    Raises:
+      UserError: what was fetched is damaged, or the bucket cannot be reached.
+    """
+    if not target.is_dir() and (shared := _in_shared(target)) and shared_cache.complete(shared):
+        with _published(target) as building:
+            shared_cache.fetch(shared, building)
+    return target.is_dir()
+
+
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
     """Yields an empty directory to fill; it becomes `target` when the block ends well.
@@ -36,11 +53,27 @@ def publish(target: Path) -> Iterator[Path]:
     `target` exists only complete: the files are flushed to disk before the rename that names
     them, so a killed build leaves at most a directory with another name. If two processes build
     the same target the first rename wins and the second's work is thrown away: both built the
-    same content.
+    same content. Where there is a shared cache, a copy goes there.
 
     Raises:
       UserError: the cache cannot be written.
     """
+    with _published(target) as building:
+        yield building
+    if shared := _in_shared(target):
+        shared_cache.publish(target, shared)
+
+
+def _in_shared(target: Path) -> epath.Path | None:
+    """Where the shared cache has `target`, if there is one and `target` is of the cache."""
+    location = shared_cache.location()
+    if location is None or not target.is_relative_to(root()):
+        return None
+    return location / target.relative_to(root()).as_posix()
+
+
+@contextlib.contextmanager
+def _published(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

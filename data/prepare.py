@@ -121,7 +121,7 @@ def _token_store(
     split: str,
 ) -> TokenStore:
     path = store.address(found.fingerprint, split, config.text_key, tokenizer)
-    if path.is_dir():
+    if cache.has(path):
         return TokenStore(path)
     about = {"dataset": found.name, "dataset_fingerprint": found.fingerprint, "split": split}
     report = functools.partial(progress, f"tokenizing {split}: document")
@@ -147,7 +147,7 @@ def _tokenizer(
         store_order=store.STORE_VERSION,
     )
     directory = cache.root() / "tokenizers" / name
-    if not directory.is_dir():
+    if not cache.has(directory):
         trained = _train(documents(config.train_split), config.tokenizer_vocab_size, progress)
         with cache.publish(directory) as building:
             trained.save(building / "tokenizer.json")
@@ -190,7 +190,7 @@ def _gzip(
         at_most=at_most,
     )
     directory = cache.root() / "baselines" / name
-    if not directory.is_dir():
+    if not cache.has(directory):
         split = documents(config.eval_split)
         total = _megabytes(at_most)
         in_order = (store.in_store_order(split, i) for i in range(len(split)))

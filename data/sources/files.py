@@ -195,7 +195,7 @@ def _copied(
     Args:
       splits: one name for all documents, or "train" and "validation".
     """
-    if not target.is_dir():
+    if not cache.has(target):
         from array_record.python.array_record_module import ArrayRecordWriter
 
         with cache.publish(target) as building:

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import os
 import socket
 import subprocess
 import time
@@ -17,6 +18,7 @@ from etils import epath
 from tests.running import Commands
 
 BUCKET = "podium"
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # is read as gcsfs is imported
 
 
 def environment(url: str) -> dict[str, str]:
