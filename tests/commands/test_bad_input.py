@@ -78,6 +78,5 @@ def test_finished_run(podium: Commands, finished: Path):
         (["eval.py", where, "--stride=1000"], "--stride=1000: give 1 to 64"),
         (["generate.py", where, "--top_p=2"], "top_p"),
     ]
-    with ThreadPoolExecutor(2) as pool:
-        for done, (_, says) in zip(pool.map(lambda c: podium(*c[0]), cases), cases, strict=True):
-            check(done, says)
+    for args, says in cases:  # one after the other: the first two would find the workdir in use
+        check(podium(*args), says)
