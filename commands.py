@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import logging as python_logging
 import os
 import runpy
 import sys
@@ -81,6 +82,8 @@ def run(main: Callable[[Job], None], required: Sequence[str]) -> None:
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:
                     raise UserError(f"--{name} is missing: see --help")
             logging.set_verbosity(logging.ERROR)
+            # It logs the traceback of each try at a bucket: our own line says what came of them.
+            python_logging.getLogger("gcsfs").setLevel(python_logging.CRITICAL)
             others = start_jax()
         except UserError as error:
             _fail(str(error))
