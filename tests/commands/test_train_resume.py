@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it had not been."""
 
+import functools
 import random
 import signal
 import time
@@ -19,39 +20,36 @@ def saving(workdir: Path) -> bool:
     return any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
-@pytest.mark.parametrize("when", ["any moment", "during a save"])
-def test_kill_and_resume_is_the_uninterrupted_run(podium: Commands, finished, tmp_path, when):
-    workdir = tmp_path / "run"
-    process = podium.start(*podium.train(workdir))
-    if when == "during a save":
-        wait_for(lambda: saving(workdir), process)
-    else:
-        wait_for(lambda: lines(workdir) > 3, process)
-        time.sleep(random.uniform(0, 0.5))
-    process.kill()
-    process.communicate()
+def goes_on(podium: Commands, workdir: Path, finished: Path) -> None:
     again = podium(*podium.train(workdir))
     assert again.returncode == 0, again.stderr
     assert_same_run(workdir, finished)
     assert not saving(workdir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_says_how_to_go_on(podium: Commands, finished, tmp_path, number):
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 0.8])
+def test_killed_at_a_random_moment(podium: Commands, finished, tmp_path, fraction):
     workdir = tmp_path / "run"
-    # As many steps as it takes to be signalled in the middle; the schedule is another run's.
-    args = podium.train(workdir, "--config.train.steps=4000", "--config.checkpoint.every=1000")
-    process = podium.start(*args)
-    wait_for(lambda: (workdir / "metrics.jsonl").exists(), process)
-    time.sleep(3)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert f"stopped by {number.name}; step" in out + err
-    assert "The same command goes on from there." in out + err
-    steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
-    assert len(steps) == 1
-    assert max(line["step"] for line in metrics(workdir)) == steps[0]
+    process = podium.start(*podium.train(workdir))
+    wait_for(lambda: lines(workdir) > 10 * fraction, process)
+    time.sleep(random.uniform(0, 0.1))
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "killed too late"
+    goes_on(podium, workdir, finished)
+
+
+def test_killed_during_a_save(podium: Commands, finished, tmp_path):
+    for attempt in range(8):  # a save takes milliseconds here
+        workdir = tmp_path / f"run{attempt}"
+        process = podium.start(*podium.train(workdir))
+        wait_for(functools.partial(saving, workdir), process)
+        process.kill()
+        process.communicate()
+        if saving(workdir):  # half a checkpoint is there, and nobody will finish it
+            goes_on(podium, workdir, finished)
+            return
+    raise AssertionError("no kill hit a save")
 
 
 def test_finished_run_stays_as_it_is(podium: Commands, finished):
