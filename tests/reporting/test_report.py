@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def write_run(workdir: Path, steps: int, bad: Container[int] = ()) -> None:
-    files = MetricsFiles(workdir, None)
+    files = MetricsFiles(workdir, None, print)
     for step in range(1, steps + 1):
         loss = math.nan if step in bad else 2 + 8 / step
         training = {"tokens": 100 * step, "loss": loss, "bits_per_byte": loss / 2}
@@ -196,14 +196,14 @@ def test_a_chart_keeps_inside_its_axes_and_says_what_it_cuts_off() -> None:
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("y", [[0.0], [3.0, 3.0], [0.0, 0.0, 1e-9], [1e-30, 1e30], [-1.0, 2.0]])
 def test_a_chart_of_any_values(y: list[float], log: bool) -> None:
-    svg = line_chart([Series("a", range(len(y)), y, dots=True)], width=400, height=200, log=log)
+    svg = line_chart([Series("a", range(len(y)), y)], width=400, height=200, log=log)
     assert "nan" not in svg and "inf" not in svg
     assert all(0 <= height <= 200 for _, height in points(svg, "s0"))
 
 
 def test_a_chart_reads_out_the_mean_around_a_step() -> None:
     x, y = range(1, 1001), [1.0, 3.0] * 500
-    other = Series("held out", [500, 1000], [7.0, 8.0], dots=True)
+    other = Series("held out", [500, 1000], [7.0, 8.0])
     svg = line_chart([Series("train", x, y, smooth=True), other], width=400, height=200)
     texts = re.findall(r'class="value end"[^>]*>([^<]*)<', svg)
     assert len(texts) == 100
