@@ -58,7 +58,7 @@ def main(job: commands.Job) -> None:
     config = door.read(CONFIG.value, jax.default_backend())
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
-    profile = Profile(PROFILE.value, workdir.local)
+    profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     check_layout(config)
     held = workdir.hold() if job.others.index == 0 else None
     commands.share_compilation_cache(job, workdir.path)
@@ -112,6 +112,7 @@ def train(
 ) -> None:
     """Runs a run from where it stands to its end, or to a signal."""
     watch, first = job.watch, job.others.index == 0
+    ran_on = environment.describe()  # now: the code may be changed while it runs
     config = door.with_vocabulary(config, data.tokenizer.vocab_size)
     steps, rows, length = config.train.steps, config.train.batch_size, config.data.sequence_length
     mesh = make_mesh(config.mesh)
@@ -129,6 +130,7 @@ def train(
     )
     progress = Progress(steps, start) if first else None
     say: Callable[[str], None] = progress.note if progress is not None else lambda text: None
+    profile.begin(start, say)
 
     # What the workdir holds must be this very run.
     identity = {
@@ -143,7 +145,7 @@ def train(
     files = None
     if first:
         workdir.fetch(*METRICS)
-        files = MetricsFiles(workdir.local, None if saved is None else start)
+        files = MetricsFiles(workdir.local, None if saved is None else start, say)
         workdir.write_run({**identity, "step": 0})
         data.tokenizer.save(workdir.local / TOKENIZER)
         workdir.publish(TOKENIZER)
@@ -151,6 +153,8 @@ def train(
     if start == steps and (workdir.path / REPORT).exists():
         say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
         return
+    if first:
+        (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
 
     watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
     if start:
@@ -187,7 +191,7 @@ def train(
     count = start
     vote = job.interrupts.voter(mesh)
     feed = Feed(mesh, rows, stream.batch, start, steps)
-    with job.interrupts.held():
+    with job.interrupts.held(), profile:
         while True:
             last = recorder.stop or count == steps
             if every and count and count % every == 0 and not (evaluated or last):
@@ -224,7 +228,6 @@ def train(
                 recorder.restart_clock()
         watch.at("waiting for the last checkpoint", watch.bounds.save)
         checkpoints.wait()
-    profile.close()
 
     if count < steps:
         if progress is not None:
@@ -244,7 +247,8 @@ def train(
         progress.close()
         summary.print_result(final, data)
         title = workdir.path.name
-        summary.report(workdir.local, title, config, data, {**final, "step": count}, samples)
+        final |= {"step": count}
+        summary.report(workdir.local, title, config, data, final, samples, ran_on)
         workdir.publish(*METRICS, REPORT)
         print(f"report: {workdir}/{REPORT}")
     checkpoints.close()

@@ -16,6 +16,7 @@ import numpy as np
 
 _POINTS = 800  # of a drawn line; more is not seen
 _COLUMNS = 100  # that answer to the pointer
+_DOTS = 60  # the most points of a line that are marked
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 22, 22  # margins around the plot, px
 
 
@@ -26,14 +27,13 @@ class Series:
     Attributes:
       y: may hold NaN and infinities: they are marked at the bottom of the chart.
       smooth: draws y pale and its running mean over it; the chart then reads out the mean.
-      dots: marks every point.
+        Otherwise the points themselves are marked, where they are few.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     smooth: bool = False
-    dots: bool = False
 
 
 def line_chart(
@@ -94,7 +94,7 @@ def line_chart(
             out.append(f'<path class="s{i} raw" d="{_path(line, plot)}"/>')
         path = line if mean is s.y else _thinned(s.x, mean)
         out.append(f'<path class="s{i}" d="{_path(path, plot)}"/>')
-        if s.dots:
+        if not s.smooth and len(s.x) <= _DOTS:
             out.extend(
                 f'<circle class="s{i}" cx="{plot.x_of(x):.1f}" cy="{plot.y_of(y):.1f}" r="2.4"/>'
                 for x, y in line

@@ -22,15 +22,17 @@ _PACKAGES = (
 
 
 def describe() -> dict[str, str]:
-    """Name -> value, for reports and benchmarks."""
-    devices = jax.devices()
+    """Name -> value, for reports and benchmarks.
+
+    Of the moment of the call: a run calls it when it begins.
+    """
+    devices, found = jax.devices(), versions()
     return {
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "devices": f"{len(devices)} x {found.pop('the kind of device')}",
         "processes": str(jax.process_count()),
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "commit": _commit(),
-    } | {name: importlib.metadata.version(name) for name in _PACKAGES}
+        "commit": commit(),
+    } | found
 
 
 def versions() -> dict[str, str]:
@@ -42,16 +44,23 @@ def versions() -> dict[str, str]:
     return found | {"the kind of device": jax.devices()[0].device_kind}
 
 
-def _commit() -> str:
-    """The commit of the code, with a mark if files differ from it; empty outside a checkout."""
-    try:
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """The commit of the code in `folder`: "0123456789ab".
+
+    "0123456789ab and changes" where files of the checkout differ from it, new ones that Git does
+    not ignore included; "unknown" where the code is not from a checkout, or there is no Git.
+    """
+
+    def git(*command: str) -> str:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
+            ["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()
+
+    try:
+        # A copy of the code may lie in the checkout of something else.
+        git("ls-files", "--error-unmatch", ".")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            " and changes" if git("status", "--porcelain", ":/") else ""
+        )
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return "unknown"

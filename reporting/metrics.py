@@ -22,10 +22,9 @@ import struct
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from absl import logging
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
@@ -44,12 +43,13 @@ class MetricsFiles:
       workdir: the run's directory, on a POSIX file system; made if absent.
       resume_step: None starts a new run. k continues from the checkpoint of step k: all that is
         later than k is cut off. 0 is for a run that was killed before its first checkpoint.
+      say: is told if a file that should be there is not.
 
     Raises:
       UserError: resume_step is None and `workdir` holds the metrics of a run.
     """
 
-    def __init__(self, workdir: Path, resume_step: int | None) -> None:
+    def __init__(self, workdir: Path, resume_step: int | None, say: Callable[[str], None]) -> None:
         self._path = workdir / LINES
         events = workdir / EVENTS
         events.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class MetricsFiles:
                     raise UserError(f"{path} is of another run: choose another --workdir")
                 os.truncate(path, end_of(path, resume_step))
             elif resume_step:
-                logging.warning("%s is missing: it starts anew after step %d", path, resume_step)
+                say(f"{path} is missing: it starts anew after step {resume_step}")
         self._lines = self._path.open("ab")
         self._events = events.open("ab")
         self._last_step = resume_step or 0

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from reporting.table import TABLE
+
 _REDRAW_S = 0.1  # on a terminal
 _LINE_S = 10.0  # elsewhere
 _WINDOW_S = 60.0  # in which the rate forgets: it follows the run, but not every hiccup
@@ -93,20 +95,15 @@ class Progress:
     def _line(self, width: int | None) -> str:
         """The line; where it is wider than `width`, the least important parts are left out."""
         parts = {"count": f"{self._unit} {self._done}/{self._total}"}
-        value = self._values.get
-        if (loss := value("loss")) is not None:
-            parts["loss"] = f"loss {loss:.3f}"
-        if (bits := value("bits_per_byte")) is not None:
-            parts["bits"] = f"{bits:.2f} bits/byte"
-        if (rate := value("time/tokens_per_s")) is not None:
-            parts["rate"] = f"{short(rate)} tok/s"
-        if (wait := value("time/data_wait_s")) is not None and (step_s := value("time/step_s")):
-            parts["wait"] = f"wait {100 * wait / step_s:.1f}%"
+        for name, row in TABLE.items():
+            if row.live and (value := self._values.get(name)) is not None:
+                parts[name] = row.live(value)
+        most, *others = list(parts)[1:] or [""]
         if self._done < self._total and self._steps > 0:
             remaining = (self._total - self._done) * self._seconds / self._steps
             parts["eta"] = f"ETA {duration(remaining)}"
         if width is not None:
-            for name in ("wait", "rate", "bits", "eta", "loss"):
+            for name in (*reversed(others), "eta", most):
                 if len("  ".join(parts.values())) > width:
                     parts.pop(name, None)
         return "  ".join(parts.values())[:width]
@@ -122,15 +119,6 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def short(value: float) -> str:
-    """A number to two or three digits: "0.42", "7.3", "512", "2.1k", "35k", "1.3M"."""
-    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * scale:
-            value /= scale
-            return f"{value:.1f}{letter}" if abs(value) < 9.95 else f"{value:.0f}{letter}"
-    return f"{value:.2g}" if abs(value) < 9.95 else f"{value:.0f}"
 
 
 def _width(stream: TextIO) -> int:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,6 +25,10 @@ class Recorder:
 
     So the devices always have work while the host waits, reads and writes.
 
+    Every number of a step must be finite: a NaN in the loss was in the parameters before, one in
+    the gradient is in them after. The step that breaks this ends the run when it is read. `drain`
+    reads it before a checkpoint is made, so none holds it.
+
     Args:
       files, progress: where lines go; None on every process but the first.
       tokens: predicted before this start of the run.
@@ -41,6 +46,7 @@ class Recorder:
         tokens_per_step: int,
         flops_per_step: float,
         peak_flops: float | None,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens = tokens
         self.stop = False
@@ -48,23 +54,31 @@ class Recorder:
         self._tokens_per_step, self._flops_per_step = tokens_per_step, flops_per_step
         self._peak_flops = peak_flops
         self._pending: _Pending | None = None
-        self._mark = time.perf_counter()
+        self._clock = clock
+        self._mark = clock()
 
     def add(self, step: int, metrics: Metrics, data_wait_s: float, stop: jax.Array | bool) -> None:
         """Notes a step that was just dispatched.
 
         Args:
           step: steps finished once it is.
-          metrics: scalars on the devices.
+          metrics: scalars on the devices, integers or floats; with loss, tokens and bytes.
           data_wait_s: seconds its batch was waited for.
-          stop: whether a process wishes to stop (checkpointing/interrupts.py).
+          stop: whether a process wishes to stop (cluster/interrupts.py).
+
+        Raises:
+          UserError: a number of the step before is not finite.
         """
         previous, self._pending = self._pending, _Pending(step, metrics, data_wait_s, stop)
         if previous is not None:
             self._write(previous)
 
     def drain(self) -> None:
-        """Waits for the last step, so that all before a checkpoint or an evaluation is on disk."""
+        """Waits for the last step, so that all before a checkpoint or an evaluation is on disk.
+
+        Raises:
+          UserError: a number of the last step is not finite.
+        """
         if self._pending is not None:
             self._write(self._pending)
             self._pending = None
@@ -73,34 +87,40 @@ class Recorder:
 
     def restart_clock(self) -> None:
         """Says that the time since the last step was not spent on steps."""
-        self._mark = time.perf_counter()
+        self._mark = self._clock()
 
     def _write(self, done: _Pending) -> None:
-        values = {name: float(value) for name, value in jax.device_get(done.metrics).items()}
+        step, found = done.step, jax.device_get(done.metrics)
+        numbers: dict[str, float | int] = {name: value.item() for name, value in found.items()}
+        values = dict(numbers)
         self.stop = bool(done.stop)
-        now = time.perf_counter()
+        now = self._clock()
         seconds, self._mark = now - self._mark, now
         tokens, text_bytes = values.pop("tokens"), values.pop("bytes")
-        self.tokens += int(tokens)
-        loss, flops = values["loss"], self._flops_per_step / seconds
+        loss, flops = values.pop("loss"), self._flops_per_step / seconds
+        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+        if "tokens" not in bad:
+            self.tokens += int(tokens)
         line = {
             "tokens": self.tokens,
             "loss": loss,
             "perplexity": math.exp(min(loss, 700)) if math.isfinite(loss) else loss,
             "bits_per_byte": loss * tokens / math.log(2) / max(text_bytes, 1),
-            **{name: value for name, value in values.items() if name != "loss"},
+            **values,
             "time/step_s": seconds,
-            "time/data_wait_s": done.data_wait_s,
+            "time/wait_percent": 100 * done.data_wait_s / seconds,
             "time/tokens_per_s": self._tokens_per_step / seconds,
             "time/tflops": flops / 1e12,
-            "time/mfu": flops / self._peak_flops if self._peak_flops else None,
+            "time/mfu_percent": 100 * flops / self._peak_flops if self._peak_flops else None,
         }
         if self._files is not None:
-            self._files.write(done.step, line)
+            self._files.write(step, line)
         if self._progress is not None:
-            self._progress.update(done.step, line)
-        if not math.isfinite(loss):
+            self._progress.update(step, line)
+        if bad:
+            listed = ", ".join(f"{name} {value}" for name, value in bad.items())
             raise UserError(
-                f"the loss of step {done.step} is {loss}; nothing was saved since the last "
-                "checkpoint. Lower config.optimizer.learning_rate or raise its warmup_steps"
+                f"step {step} gave numbers that are not finite ({listed}), and no checkpoint has "
+                "them. The same command would come to them again: start in another --workdir with "
+                "a lower config.optimizer.learning_rate or more config.optimizer.warmup_steps"
             )

@@ -12,7 +12,8 @@ from typing import Any
 
 from reporting.chart import Series, line_chart
 from reporting.metrics import LINES, read_metrics
-from reporting.progress import duration, short
+from reporting.progress import duration
+from reporting.table import TABLE, metric, short
 
 _STYLE = (Path(__file__).parent / "report.css").read_text()
 
@@ -58,26 +59,17 @@ def write_report(workdir: Path, info: Mapping[str, Any]) -> Path:
     return path
 
 
-_CURVES = (
-    *("tokens", "loss", "bits_per_byte", "grad_norm", "param_norm", "learning_rate"),
-    *("time/step_s", "time/tokens_per_s", "time/eval_s"),
-    *("eval/loss", "eval/perplexity", "eval/bits_per_byte"),
-)
-
-
 def _read_curves(workdir: Path) -> dict[str, Curve]:
-    """Steps and values of the metrics that the page shows; 16 bytes a value."""
-    curves: dict[str, Curve] = {name: (array("d"), array("d")) for name in (*_CURVES, "wait")}
+    """Steps and values by name: of every row of the table, then of what the run has beside them."""
+    curves: dict[str, Curve] = {name: (array("d"), array("d")) for name in TABLE}
     if not (workdir / LINES).exists():
         return curves
     for step, line in read_metrics(workdir):
-        wait, step_s = line.get("time/data_wait_s"), line.get("time/step_s")
-        if wait is not None and step_s:
-            line["wait"] = 100 * wait / step_s
         for name, value in line.items():
-            if name in curves and value is not None:
-                curves[name][0].append(step)
-                curves[name][1].append(value)
+            steps, values = curves.setdefault(name, (array("d"), array("d")))
+            if value is not None:
+                steps.append(step)
+                values.append(value)
     return curves
 
 
@@ -106,12 +98,20 @@ def _subtitle(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
     if total and (not steps or steps[-1] < total):
         done = f"Interrupted after {done} of {total:,}"
     name = (info.get("dataset") or {}).get("name")
+    if absent := int(max(steps, default=0)) - len(set(steps)):
+        done += f", {absent:,} of them without metrics"
+    if not curves["eval/loss"][0] and not info.get("final"):
+        done += ", not evaluated"
     parts = [done, str(name) if name else "", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]
     return f'<p class="subtitle">{escape(" · ".join(part for part in parts if part))}</p>'
 
 
 def _headline(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
-    final = _evaluation(info, curves)
+    final, parameters = _evaluation(info, curves), info.get("parameters")
+
+    def figure(name: str) -> str | None:
+        return metric(f"eval/{name}").number(final[name]) if name in final else None
+
     seconds = sum(curves["time/step_s"][1]) + sum(curves["time/eval_s"][1])
     rates = curves["time/tokens_per_s"][1]
     steps, tokens = curves["loss"][0], _last(curves["tokens"])
@@ -119,10 +119,10 @@ def _headline(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
     at = f"held out, at step {final['step']:,}" if "step" in final else "held out"
     total = info.get("total_steps")
     figures: list[tuple[str, str | None, str]] = [
-        ("Validation loss", _number(final.get("loss"), "{:.4f}"), "nats a token"),
-        ("Validation perplexity", _number(final.get("perplexity"), "{:,.2f}"), over),
-        ("Bits per byte", _number(final.get("bits_per_byte"), "{:.3f}"), at),
-        ("Parameters", _number(info.get("parameters"), "{:,}"), ""),
+        ("Validation loss", figure("loss"), "nats a token"),
+        ("Validation perplexity", figure("perplexity"), over),
+        ("Bits per byte", figure("bits_per_byte"), at),
+        ("Parameters", f"{parameters:,}" if parameters is not None else None, ""),
         ("Steps", f"{int(steps[-1]):,}" if steps else None, f"of {total:,}" if total else ""),
         ("Tokens trained", short(tokens) if tokens is not None else None, ""),
         ("Time", duration(seconds) if seconds else None, "in steps and evaluation"),
@@ -134,10 +134,6 @@ def _headline(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
         if value is not None
     )
     return f'<dl class="tiles">{tiles}</dl>' if tiles else ""
-
-
-def _number(value: float | None, form: str) -> str | None:
-    return None if value is None else form.format(value)
 
 
 def _baselines(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
@@ -162,39 +158,39 @@ def _baselines(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
 
 
 def _charts(curves: Mapping[str, Curve], baselines: Mapping[str, float]) -> str:
-    def figure(title: str, *series: Series, wide: bool = False, **options: Any) -> str:
-        width, height = (984, 340) if wide else (480, 220)
-        svg = line_chart(series, width=width, height=height, **options)
+    """A chart for each row of the table that has one, and for each metric that has no row."""
+    near = {name: bits for name, bits in baselines.items() if bits < 4}
+    charts, empty = "", []
+    for name in curves:
+        row = metric(name)
+        if not row.title:
+            continue
+        lines = [name, *(other for other in curves if metric(other).on == name)]
+        series = [
+            Series(metric(line).label, *curves[line], smooth=metric(line).smooth) for line in lines
+        ]
+        width, height = (984, 340) if row.wide else (480, 220)
+        svg = line_chart(
+            series,
+            width=width,
+            height=height,
+            number=row.number,
+            log=row.log,
+            zero=row.zero,
+            references=near if row.baselines else None,
+        )
+        if not svg:
+            empty.append(row.title)
+            continue
         keys = [f'<span class="s{i}">{escape(s.label)}</span>' for i, s in enumerate(series) if s.x]
         legend = "".join(keys) if len(series) > 1 else ""
-        css = ' class="wide"' if wide else ""
-        caption = f"<figcaption>{escape(title)}{legend}</figcaption>"
-        return f"<figure{css}>{caption}{svg}</figure>" if svg else ""
-
-    def trained(name: str, label: str = "training") -> Series:
-        return Series(label, *curves[name], smooth=True)
-
-    def held_out(name: str) -> Series:
-        return Series("held out", *curves[name], dots=len(curves[name][0]) <= 60)
-
-    three, whole, percent = "{:.3f}".format, "{:,.0f}".format, "{:.2f}%".format
-    near = {name: bits for name, bits in baselines.items() if bits < 4}
-    loss = trained("loss"), held_out("eval/loss")
-    bits = trained("bits_per_byte"), held_out("eval/bits_per_byte")
-    learning_rate = Series("rate", *curves["learning_rate"])
-    speed = trained("time/tokens_per_s", "tokens/s")
-    wait = trained("wait", "waiting")
-    figures = (
-        figure("Loss, nats a token", *loss, wide=True, number=three, log=True),
-        figure("Bits per byte", *bits, number=three, log=True, references=near),
-        figure("Gradient norm", trained("grad_norm", "norm"), log=True),
-        figure("Learning rate", learning_rate, zero=True),
-        figure("Parameter norm", trained("param_norm", "norm")),
-        figure("Tokens a second", speed, number=whole, zero=True),
-        figure("Waiting for data, % of the step", wait, number=percent, zero=True),
-    )
-    charts = "".join(figures)
-    return f'<div class="charts">{charts}</div>' if charts else ""
+        css = ' class="wide"' if row.wide else ""
+        caption = f"<figcaption>{escape(row.title)}{legend}</figcaption>"
+        charts += f"<figure{css}>{caption}{svg}</figure>"
+    if not charts:
+        return ""
+    lacking = f"<p>Without values in this run: {escape('; '.join(empty))}.</p>" if empty else ""
+    return f'<div class="charts">{charts}</div>{lacking}'
 
 
 def _samples(samples: Sequence[Mapping[str, str]]) -> str:

@@ -13,7 +13,6 @@ from data.tokenizer import decode
 from model.decoder import Decoder
 from model.generation import Generator, Sampling
 from model.parameters import Params
-from reporting import environment
 from reporting.report import write_report
 from sharding.table import sharding
 from training.config import RunConfig
@@ -42,15 +41,22 @@ def report(
     data: Prepared,
     final: dict[str, float],
     samples: list[dict[str, str]],
+    ran_on: dict[str, str],
 ) -> Path:
-    """Writes report.html into `workdir`. `final` is the evaluation at the end, with its step."""
+    """Writes report.html into `workdir`.
+
+    Args:
+      final: the evaluation at the end, with its step.
+      samples: from draw_samples.
+      ran_on: from environment.describe, when the run began.
+    """
     described = data.description
     info: dict[str, Any] = {
         "title": title,
         "command": shlex.join(["python", *sys.argv]),
         "total_steps": config.train.steps,
         "config": config.to_dict(),
-        "environment": environment.describe(),
+        "environment": ran_on,
         "dataset": described,
         "parameters": config.model.num_params(),
         "baselines": {

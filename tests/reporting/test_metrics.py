@@ -31,7 +31,7 @@ runs = st.lists(st.lists(values, max_size=2), max_size=8).map(
 
 
 def write(workdir: Path, lines: Run, resume_step: int | None = None) -> None:
-    files = MetricsFiles(workdir, resume_step)
+    files = MetricsFiles(workdir, resume_step, print)
     for step, line in lines:
         files.write(step, line)
     files.close()
@@ -174,7 +174,7 @@ def test_events_hold_the_scalars_of_their_step(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_in_the_files_without_a_flush(tmp_path: Path) -> None:
-    files = MetricsFiles(tmp_path, None)
+    files = MetricsFiles(tmp_path, None, print)
     files.write(1, {"loss": 2.0})
     assert (tmp_path / LINES).read_text() == '{"step": 1, "loss": 2.0}\n'
     assert len(records((tmp_path / EVENTS).read_bytes())) == 2
@@ -183,7 +183,7 @@ def test_what_is_written_is_in_the_files_without_a_flush(tmp_path: Path) -> None
 
 def test_has_looks_for_a_step_and_a_name(tmp_path: Path) -> None:
     write(tmp_path, [(1, {"loss": 1.0}), (2, {"loss": 1.0}), (2, {"eval/loss": 1.0})])
-    files = MetricsFiles(tmp_path, 2)
+    files = MetricsFiles(tmp_path, 2, print)
     files.write(3, {"loss": 1.0})
     assert files.has(2, "eval/loss") and files.has(2, "loss") and files.has(3, "loss")
     assert not files.has(1, "eval/loss") and not files.has(3, "eval/loss")
@@ -195,23 +195,26 @@ def test_a_workdir_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> N
     write(tmp_path, [(1, {"loss": 1.0})])
     before = (tmp_path / LINES).read_bytes()
     with pytest.raises(UserError, match="another --workdir"):
-        MetricsFiles(tmp_path, None)
+        MetricsFiles(tmp_path, None, print)
     assert (tmp_path / LINES).read_bytes() == before
 
 
 def test_steps_do_not_go_back(tmp_path: Path) -> None:
     write(tmp_path, [(5, {"loss": 1.0})])
-    files = MetricsFiles(tmp_path, 5)
+    files = MetricsFiles(tmp_path, 5, print)
     with pytest.raises(ValueError, match="step 4"):
         files.write(4, {"loss": 1.0})
     files.close()
 
 
-def test_missing_files_are_said_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("WARNING", logger="absl"):
-        write(tmp_path, [(6, {"loss": 1.0})], resume_step=5)
-    assert "metrics.jsonl is missing" in caplog.text
-    assert len((tmp_path / LINES).read_text().splitlines()) == 1
+def test_missing_files_are_said_aloud(tmp_path: Path) -> None:
+    said: list[str] = []
+    MetricsFiles(tmp_path, 5, said.append).close()
+    assert said == [
+        f"{tmp_path / name} is missing: it starts anew after step 5" for name in (LINES, EVENTS)
+    ]
+    MetricsFiles(tmp_path, 5, said.append).close()
+    assert len(said) == 2
 
 
 def test_the_cut_parses_little_of_a_long_file(

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from reporting import progress
-from reporting.progress import Progress, duration, short
+from reporting.progress import Progress, duration
+from reporting.table import short
 
 VALUES: dict[str, float | int | None] = {
     "loss": 3.2144,
     "bits_per_byte": 1.721,
     "time/tokens_per_s": 2112.0,
-    "time/step_s": 0.5,
-    "time/data_wait_s": 0.0015,
+    "time/wait_percent": 0.3,
 }
 
 

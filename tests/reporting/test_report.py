@@ -33,6 +33,7 @@ INFO: dict[str, Any] = {
     },
     "samples": [{"prompt": "if a < b & c:", "text": "\n    return '</pre><script>'"}],
 }
+UNFINISHED = {name: value for name, value in INFO.items() if name != "final"}
 
 
 class Page(HTMLParser):
@@ -69,14 +70,16 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
-def write_run(workdir: Path, steps: int, bad: Container[int] = ()) -> None:
-    files = MetricsFiles(workdir, None)
-    for step in range(1, steps + 1):
+def write_run(
+    workdir: Path, steps: int, bad: Container[int] = (), resume_step: int | None = None
+) -> None:
+    files = MetricsFiles(workdir, resume_step, print)
+    for step in range((resume_step or 0) + 1, steps + 1):
         loss = math.nan if step in bad else 2 + 8 / step
         training = {"tokens": 100 * step, "loss": loss, "bits_per_byte": loss / 2}
         training |= {"grad_norm": 1 / step, "param_norm": 9.0, "learning_rate": 1e-4 * step}
-        training |= {"time/step_s": 0.5, "time/data_wait_s": 0.01, "time/tokens_per_s": 200.0}
-        files.write(step, training | {"time/mfu": None})
+        training |= {"time/step_s": 0.5, "time/wait_percent": 2.0, "time/tokens_per_s": 200.0}
+        files.write(step, training | {"time/mfu_percent": None})
         if step % 10 == 0:
             held_out = {"eval/loss": loss, "eval/perplexity": 9.5, "eval/bits_per_byte": 1.4}
             files.write(step, held_out | {"time/eval_s": 1.0})
@@ -149,6 +152,42 @@ def test_an_interrupted_run_shows_its_last_evaluation(tmp_path: Path) -> None:
     assert "the model needs 82.5% fewer bits" in page.text
 
 
+def test_what_has_no_values_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path, 20)
+    lacking = "Without values in this run: Squared log of the softmax's normalizer; "
+    assert f"{lacking}Of the devices' peak FLOP/s, %." in report(tmp_path).text
+
+
+def test_a_run_that_was_not_evaluated_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, 9)
+    assert "Interrupted after 9 steps of 50, not evaluated" in report(tmp_path, UNFINISHED).text
+    assert "not evaluated" not in report(tmp_path).text
+
+
+def test_steps_without_metrics_are_counted(tmp_path: Path) -> None:
+    """As after a resume with the file of metrics gone."""
+    said: list[str] = []
+    files = MetricsFiles(tmp_path, 30, said.append)
+    for step in range(31, 51):
+        files.write(step, {"tokens": 100 * step, "loss": 2.0, "time/step_s": 0.5})
+    files.close()
+    assert said
+    assert "50 steps, 30 of them without metrics" in report(tmp_path).text
+
+
+def test_a_resumed_run_has_the_report_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Nothing of the steps that were taken twice is counted twice."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    write_run(whole, 50)
+    write_run(resumed, 44)
+    write_run(resumed, 50, resume_step=30)
+    undated = [
+        re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", write_report(workdir, INFO).read_text())
+        for workdir in (whole, resumed)
+    ]
+    assert undated[0] == undated[1]
+
+
 @pytest.mark.parametrize("bad", [range(30, 51), range(1, 51), [7]])
 def test_losses_that_are_not_finite_are_marked(bad: Sequence[int], tmp_path: Path) -> None:
     write_run(tmp_path, 50, bad)
@@ -196,14 +235,14 @@ def test_a_chart_keeps_inside_its_axes_and_says_what_it_cuts_off() -> None:
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("y", [[0.0], [3.0, 3.0], [0.0, 0.0, 1e-9], [1e-30, 1e30], [-1.0, 2.0]])
 def test_a_chart_of_any_values(y: list[float], log: bool) -> None:
-    svg = line_chart([Series("a", range(len(y)), y, dots=True)], width=400, height=200, log=log)
+    svg = line_chart([Series("a", range(len(y)), y)], width=400, height=200, log=log)
     assert "nan" not in svg and "inf" not in svg
     assert all(0 <= height <= 200 for _, height in points(svg, "s0"))
 
 
 def test_a_chart_reads_out_the_mean_around_a_step() -> None:
     x, y = range(1, 1001), [1.0, 3.0] * 500
-    other = Series("held out", [500, 1000], [7.0, 8.0], dots=True)
+    other = Series("held out", [500, 1000], [7.0, 8.0])
     svg = line_chart([Series("train", x, y, smooth=True), other], width=400, height=200)
     texts = re.findall(r'class="value end"[^>]*>([^<]*)<', svg)
     assert len(texts) == 100

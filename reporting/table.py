@@ -1,0 +1,100 @@
+"""The metrics: one row for each, from which the report, its charts and the progress line follow.
+
+A metric is named where it is computed (training/step.py, reporting/recorder.py or
+evaluation/held_out.py) and here. One without a row is in the files all the same, and in the report
+under its plain name: a name in a row makes it readable.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one metric is written and drawn.
+
+    Attributes:
+      title: of its chart; "" draws none.
+      on: the metric on whose chart it is a second line; "" is a chart of its own.
+      label: of its line, in a legend and under the pointer.
+      number: writes a value for a reader of the report.
+      live: writes it in the progress line; None leaves it out.
+      smooth: drawn pale, with its running mean over it.
+      log: on a logarithmic axis.
+      zero: on an axis that starts at zero.
+      wide: the chart is as wide as the page.
+      baselines: the chart shows the baselines of the data too.
+    """
+
+    title: str = ""
+    on: str = ""
+    label: str = "training"
+    number: Callable[[float], str] = "{:,.4g}".format
+    live: Callable[[float], str] | None = None
+    smooth: bool = True
+    log: bool = False
+    zero: bool = False
+    wide: bool = False
+    baselines: bool = False
+
+
+def short(value: float) -> str:
+    """A number to two or three digits: "0.42", "7.3", "512", "2.1k", "35k", "1.3M"."""
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * scale:
+            value /= scale
+            return f"{value:.1f}{letter}" if abs(value) < 9.95 else f"{value:.0f}{letter}"
+    return f"{value:.2g}" if abs(value) < 9.95 else f"{value:.0f}"
+
+
+_bits, _percent = "{:.3f}".format, "{:.2f}%".format
+
+# The order is that of the charts and of the progress line, whose last parts go first where a
+# terminal is narrow.
+TABLE: Mapping[str, Metric] = {
+    # Of the step, on the devices, and what follows from it.
+    "loss": Metric(
+        "Loss, nats a token", number="{:.4f}".format, live="loss {:.3f}".format, log=True, wide=True
+    ),
+    "bits_per_byte": Metric(
+        "Bits per byte", number=_bits, live="{:.2f} bits/byte".format, log=True, baselines=True
+    ),
+    "perplexity": Metric(),
+    "grad_norm": Metric("Gradient norm", label="norm", log=True),
+    "learning_rate": Metric("Learning rate", label="rate", smooth=False, zero=True),
+    "param_norm": Metric("Parameter norm", label="norm"),
+    "z_loss": Metric("Squared log of the softmax's normalizer", label="log(Z)²", zero=True),
+    "tokens": Metric(),
+    # Of the clock.
+    "time/tokens_per_s": Metric(
+        "Tokens a second",
+        label="tokens/s",
+        number="{:,.0f}".format,
+        live=lambda value: f"{short(value)} tok/s",
+        zero=True,
+    ),
+    "time/wait_percent": Metric(
+        "Waiting for data, % of the step",
+        label="waiting",
+        number=_percent,
+        live="wait {:.1f}%".format,
+        zero=True,
+    ),
+    "time/mfu_percent": Metric(
+        "Of the devices' peak FLOP/s, %", label="MFU", number=_percent, zero=True
+    ),
+    "time/tflops": Metric(),
+    "time/step_s": Metric(),
+    # Of the held-out split.
+    "eval/loss": Metric(on="loss", label="held out", number="{:.4f}".format, smooth=False),
+    "eval/bits_per_byte": Metric(on="bits_per_byte", label="held out", number=_bits, smooth=False),
+    "eval/perplexity": Metric(number="{:,.2f}".format),
+    "eval/tokens": Metric(),
+    "eval/bytes": Metric(),
+    "time/eval_s": Metric(),
+}
+
+
+def metric(name: str) -> Metric:
+    """The row of a metric; for one that has none, a plain chart under its name."""
+    return TABLE.get(name) or Metric(name, label=name)

@@ -1,0 +1,109 @@
+"""From a real step to the page: whatever is computed is named, and whatever is named is shown."""
+
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.coordination import OneProcess
+from cluster.watch import Watch
+from evaluation.held_out import HeldOut
+from evaluation.perplexity import make_scorer
+from model import parameters
+from reporting.metrics import MetricsFiles, read_metrics
+from reporting.progress import Progress
+from reporting.recorder import Recorder
+from reporting.report import write_report
+from reporting.table import TABLE, metric
+from sharding.placement import constrainer
+from tests.training.sharded import LENGTH, MODEL, ROWS, batch, begin, mesh_of, placed
+from training.state import shardings_of
+
+STEPS = 3
+
+
+class Split:
+    """What an evaluation asks of data.windows.Windows."""
+
+    n_batches, batch_size = 2, ROWS
+
+    def batch(self, index: int, rows: slice) -> dict[str, np.ndarray]:
+        return {name: values[rows] for name, values in batch(index).items()}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the real step, recorded as train.py does it, with an evaluation at its end."""
+    workdir, mesh = tmp_path_factory.mktemp("run"), mesh_of()
+    run = begin(mesh)
+    files = MetricsFiles(workdir, None, print)
+    recorder = Recorder(
+        files,
+        Progress(STEPS),
+        tokens=0,
+        tokens_per_step=ROWS * LENGTH,
+        flops_per_step=1e9,
+        peak_flops=1e12,
+    )
+    state = run.state
+    for count in range(1, STEPS + 1):
+        state, metrics = run.step(state, placed(mesh, count))
+        recorder.add(count, metrics, 0.0, False)
+    recorder.drain()
+    outline = parameters.outline(MODEL, constrainer(mesh))
+    score = make_scorer(outline, mesh, shardings_of(run.abstract.params))
+    watch = Watch(OneProcess(), leave=lambda code: None)
+    split: Any = Split()
+    HeldOut(score, mesh, files, print, watch)(STEPS, state.params, split)
+    files.close()
+    return workdir
+
+
+def emitted(workdir: Path) -> set[str]:
+    return {name for _, line in read_metrics(workdir) for name in line}
+
+
+def captions(page: str) -> dict[str, str]:
+    """The charts of a page: caption -> svg."""
+    found = re.findall(r"<figure[^>]*><figcaption>(.*?)(?:<span.*?)?</figcaption>(.*?)</fig", page)
+    return dict(found)
+
+
+def test_what_is_computed_has_a_row_and_what_has_a_row_is_computed(workdir: Path) -> None:
+    assert emitted(workdir) == set(TABLE)
+
+
+def test_every_row_with_a_chart_is_in_the_report(workdir: Path) -> None:
+    charts = captions(write_report(workdir, {}).read_text())
+    assert list(charts) == [escape(row.title) for row in TABLE.values() if row.title]
+    for name, row in TABLE.items():
+        if row.title or row.on:
+            chart = charts[escape((TABLE[row.on] if row.on else row).title)]
+            assert f"{escape(row.label)} " in chart, name  # it is read out under the pointer
+    assert "Without values" not in write_report(workdir, {}).read_text()
+
+
+def test_a_row_is_drawn_on_a_chart_that_there_is() -> None:
+    for row in TABLE.values():
+        assert not row.on or (not row.title and TABLE[row.on].title)
+
+
+def test_rows_are_in_the_progress_line(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (last,) = (line for step, line in read_metrics(workdir) if step == STEPS and "loss" in line)
+    Progress(STEPS).update(STEPS, last)
+    shown = capsys.readouterr().err.strip().split("  ")
+    rows = [(name, row.live) for name, row in TABLE.items() if row.live]
+    assert shown == [f"step {STEPS}/{STEPS}", *(live(last[name] or 0) for name, live in rows)]
+
+
+def test_a_metric_without_a_row_has_a_chart_under_its_name(tmp_path: Path) -> None:
+    files = MetricsFiles(tmp_path, None, print)
+    for step in range(1, 5):
+        files.write(step, {"loss": 2.0, "router/<balance>": step / 7})
+    files.close()
+    charts = captions(write_report(tmp_path, {}).read_text())
+    assert list(charts) == [escape(metric("loss").title), "router/&lt;balance&gt;"]
+    assert "router/&lt;balance&gt; 0.5714" in charts["router/&lt;balance&gt;"]
