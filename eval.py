@@ -30,14 +30,16 @@ SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the r
 STRIDE = flags.DEFINE_integer(
     "stride", None, "Tokens between windows of a long document. Default: the run's."
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Windows at a time. Default: the run's.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Windows at a time. Default: the run's.", lower_bound=1
+)
 MESH = flags.DEFINE_string(
     "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
 )
 
 
 def main(job: commands.Job) -> None:
-    rows = BATCH_SIZE.value
+    rows = BATCH_SIZE.value or 0
     workdir = Workdir(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
@@ -50,7 +52,7 @@ def main(job: commands.Job) -> None:
             progress,
         ),
     )
-    if dataset != trained.run["data"]:
+    if dataset != trained.record.dataset:
         print(
             "note: this is not the data that the run had (another Python version?): its held-out "
             "documents may be among those trained on",

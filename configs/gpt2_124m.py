@@ -7,7 +7,7 @@ Hardware: eight 80 GB GPUs. Data: C4 in English, prepared as docs/data.md says, 
 tokenizer of at most 50,257 ids. 300 billion tokens; not trained to its end by us.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs.base import base
 
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.model.mlp = "gelu"
     config.model.bias = True
     config.data.source = "tfds:c4/en"
+    config.data.tokenizer = config_dict.placeholder(str)
     config.data.sequence_length = 1024
     config.optimizer.learning_rate = 6e-4
     config.optimizer.warmup_steps = 2000

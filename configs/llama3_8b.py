@@ -7,7 +7,7 @@ Hardware: 256 TPU v5e chips, 128 v5p, or 64 80 GB GPUs. Data: C4 in English, pre
 docs/data.md says. Not trained to its end by us.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs.base import base
 
@@ -26,15 +26,18 @@ def get_config() -> ConfigDict:
     config.model.tie_embeddings = False
     config.model.remat = "full"
     config.data.source = "tfds:c4/en"
+    config.data.tokenizer = config_dict.placeholder(str)
     config.data.sequence_length = 8192
     config.mesh.data = 1
     config.mesh.fsdp = -1
+    config.mesh.tensor = 8
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 2000
     config.train.steps = 100_000
     config.train.batch_size = 512
+    config.train.accumulation = 16
     config.evaluation.every = 1000
     config.evaluation.max_tokens = 1_000_000
-    config.evaluation.batch_size = 256
+    config.evaluation.batch_size = 32
     config.checkpoint.every = 1000
     return config

@@ -7,7 +7,7 @@ Hardware: 16 or more TPU v5e chips, or eight 80 GB GPUs. Data: C4 in English, pr
 docs/data.md says. Not trained to its end by us.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs.base import base
 
@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.model.rope_theta = 500_000.0
     config.model.remat = "full"
     config.data.source = "tfds:c4/en"
+    config.data.tokenizer = config_dict.placeholder(str)
     config.data.sequence_length = 4096
     config.mesh.data = 1
     config.mesh.fsdp = -1
@@ -32,8 +33,9 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 2000
     config.train.steps = 100_000
     config.train.batch_size = 256
+    config.train.accumulation = 8
     config.evaluation.every = 1000
     config.evaluation.max_tokens = 1_000_000
-    config.evaluation.batch_size = 64
+    config.evaluation.batch_size = 32
     config.checkpoint.every = 1000
     return config

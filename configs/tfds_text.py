@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 500
     config.train.steps = 20_000
     config.train.batch_size = 64
+    config.train.accumulation = 8
     config.evaluation.every = 1000
     config.evaluation.max_tokens = 500_000
     config.checkpoint.every = 1000

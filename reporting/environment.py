@@ -29,7 +29,7 @@ def describe() -> dict[str, str]:
         "processes": str(jax.process_count()),
         "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
     } | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
     return found | {"the kind of device": jax.devices()[0].device_kind}
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code, with a mark if files differ from it; empty outside a checkout."""
     try:
         return subprocess.run(
