@@ -43,7 +43,7 @@ def main(job: commands.Job) -> None:
     workdir = Workdir(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
-    held_out, dataset = commands.in_turn(
+    store, dataset = commands.in_turn(
         job,
         lambda progress: prepare_split(
             config.data,
@@ -62,7 +62,7 @@ def main(job: commands.Job) -> None:
     stride = STRIDE.value or config.evaluation.stride or None
     if stride is not None and not 1 <= stride <= length:
         raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
-    windows = Windows(held_out, length, rows or config.evaluation.batch_size, stride)
+    windows = Windows(store, length, rows or config.evaluation.batch_size, stride)
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
     shown = Progress(windows.n_batches, unit="batch")
 

@@ -1,5 +1,6 @@
 """A trained model out of a workdir, to evaluate or to generate with."""
 
+import re
 import sys
 from typing import NamedTuple
 
@@ -43,14 +44,16 @@ def parse_mesh(text: str) -> MeshConfig:
     Raises:
       UserError: an unknown axis, or a size that cannot be.
     """
-    sizes = {"data": 1} | dict.fromkeys(AXES, 1)
+    given: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
-        if axis not in AXES or not size.lstrip("-").isdigit():
+        if axis not in AXES or not re.fullmatch(r"-?[0-9]+", size):
             raise UserError(f"--mesh={text}: give axes of {', '.join(AXES)}, as in fsdp=4,tensor=2")
-        sizes[axis] = int(size)
+        if axis in given:
+            raise UserError(f"--mesh={text}: {axis} is given twice")
+        given[axis] = int(size)
     try:
-        return MeshConfig(**sizes)
+        return MeshConfig(**dict.fromkeys(AXES, 1) | given)
     except ValueError as error:
         raise UserError(f"--mesh={text}: {error}") from None
 
