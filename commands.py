@@ -1,21 +1,18 @@
 """What the commands share: flags in, one line and exit code 2 for the user's mistakes."""
 
-import difflib
 import importlib.util
 import logging as python_logging
 import os
-import runpy
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 from absl import app, flags, logging
 from etils import epath
-from ml_collections import config_flags
 
 from cluster.agreement import Disagreement
 from cluster.coordination import KeyValues, LostCoordinator, OneProcess, connect
@@ -43,13 +40,6 @@ T = TypeVar("T")
 _TOLD_S = 5.0  # between two words of process 0 to the others about its preparation
 _SAID_S = 30.0  # between two lines about it on the others
 _GOOGLE_PCI_VENDOR = "0x1ae0"  # of every TPU chip
-
-
-def define_config() -> flags.FlagHolder[Any]:
-    """--config=configs/NAME.py, and --config.key=value for each of its keys."""
-    return config_flags.DEFINE_config_file(
-        "config", None, "The run: a file in configs/. Change a key by --config.section.key=value."
-    )
 
 
 class Job(NamedTuple):
@@ -199,60 +189,15 @@ def _fail(message: str) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    _check_config_file(argv)
     try:
         return list(flags.FLAGS(argv))
+    except UserError as error:
+        _fail(str(error))
     except flags.Error as error:
         _fail(str(error).splitlines()[0])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        _fail(_unknown_key(argv) or str(error).strip().splitlines()[-1])
+        _fail(str(error).strip().splitlines()[-1])
     raise AssertionError("unreachable")
-
-
-def _check_config_file(argv: Sequence[str]) -> None:
-    for argument in argv[1:]:
-        name, equals, path = argument.partition("=")
-        if (
-            name in ("--config", "-config")
-            and equals
-            and not Path(path.partition(":")[0]).is_file()
-        ):
-            folder = Path(__file__).parent / "configs"
-            known = sorted(
-                f.stem for f in folder.glob("*.py") if f.stem not in ("__init__", "base", "door")
-            )
-            near = difflib.get_close_matches(Path(path).stem, known, n=1)
-            hint = (
-                f"did you mean configs/{near[0]}.py?" if near else f"there are {', '.join(known)}"
-            )
-            _fail(f"no config file {path}: {hint}")
-
-
-def _unknown_key(argv: Sequence[str]) -> str | None:
-    """The message for the first --config.key of argv that the config does not have."""
-    # FLAGS holds no config when its overrides could not be parsed: the file makes it again.
-    files = [a.partition("=")[2] for a in argv[1:] if a.lstrip("-").startswith("config=")]
-    if not files:
-        return None
-    config = runpy.run_path(files[-1].partition(":")[0])["get_config"]().to_dict()
-    for argument in argv[1:]:
-        if argument.startswith("--config."):
-            path = argument[len("--config.") :].partition("=")[0]
-            level: Any = config
-            for key in path.split("."):
-                if not isinstance(level, Mapping):
-                    return f"unknown config key {path}: {key!r} lies below a plain value"
-                if key not in level:
-                    near = difflib.get_close_matches(key, list(level), n=1)
-                    where = path.rpartition(".")[0]
-                    prefix = f"{where}." if where else ""
-                    return f"unknown config key {path}: " + (
-                        f"did you mean {prefix}{near[0]}?"
-                        if near
-                        else f"{where or 'the config'} has {', '.join(sorted(level))}"
-                    )
-                level = level[key]
-    return None
 
 
 class PreparationProgress:

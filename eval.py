@@ -30,18 +30,20 @@ SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the r
 STRIDE = flags.DEFINE_integer(
     "stride", None, "Tokens between windows of a long document. Default: the run's."
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Windows at a time. Default: the run's.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Windows at a time. Default: the run's.", lower_bound=1
+)
 MESH = flags.DEFINE_string(
     "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
 )
 
 
 def main(job: commands.Job) -> None:
-    rows = BATCH_SIZE.value
+    rows = BATCH_SIZE.value or 0
     workdir = Workdir(WORKDIR.value)
     trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
     config = trained.config
-    held_out, dataset = commands.in_turn(
+    store, dataset = commands.in_turn(
         job,
         lambda progress: prepare_split(
             config.data,
@@ -50,7 +52,7 @@ def main(job: commands.Job) -> None:
             progress,
         ),
     )
-    if dataset != trained.run["data"]:
+    if dataset != trained.record.dataset:
         print(
             "note: this is not the data that the run had (another Python version?): its held-out "
             "documents may be among those trained on",
@@ -60,7 +62,7 @@ def main(job: commands.Job) -> None:
     stride = STRIDE.value or config.evaluation.stride or None
     if stride is not None and not 1 <= stride <= length:
         raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
-    windows = Windows(held_out, length, rows or config.evaluation.batch_size, stride)
+    windows = Windows(store, length, rows or config.evaluation.batch_size, stride)
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
     shown = Progress(windows.n_batches, unit="batch")
 

@@ -18,12 +18,13 @@ import optax
 from absl import flags
 
 import commands
-from checkpointing import continuation
+from checkpointing import continuation, record
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import agree, code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door
+from configs import flags as config_flags
 from data.prepare import Prepared, prepare
 from data.stream import Stream
 from data.windows import Windows
@@ -46,7 +47,7 @@ from training.optimizer import learning_rate, make_optimizer
 from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
-CONFIG = commands.define_config()
+CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
 PROFILE = flags.DEFINE_string(
     "profile", None, "FIRST:LAST, steps to trace into WORKDIR/profile (TensorBoard, Perfetto)."
@@ -61,10 +62,15 @@ def main(job: commands.Job) -> None:
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     check_layout(config)
     held = workdir.hold() if job.others.index == 0 else None
-    commands.share_compilation_cache(job, workdir.path)
-    compare_processes(job, config, workdir)
-    data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
     try:
+        commands.share_compilation_cache(job, workdir.path)
+        compare_processes(job, config, workdir)
+        data = commands.in_turn(
+            job,
+            lambda progress: prepare(
+                config.data, progress, lambda tokenizer: door.check_tokenizer(config, tokenizer)
+            ),
+        )
         train(job, config, data, workdir, held, profile, began)
     finally:
         if held is not None:
@@ -95,10 +101,14 @@ def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) ->
     job.watch.at("comparing the processes", job.watch.bounds.start)
     keys = continuation.flat(config.to_dict())
     facts = {f"config.{key}": repr(value) for key, value in keys.items()}
-    facts |= environment.versions()
-    facts["the code"] = code_fingerprint(Path(__file__).parent)
+    facts |= versions()
     facts["the workdir"] = workdir.proof(job.others)
     agree(job.others, "the start", facts, job.watch.bounds.start)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a step depend on besides config, data and mesh."""
+    return environment.versions() | {"the code": code_fingerprint(Path(__file__).parent)}
 
 
 def train(
@@ -133,20 +143,19 @@ def train(
     profile.begin(start, say)
 
     # What the workdir holds must be this very run.
-    identity = {
-        "config": config.to_dict(),
-        "dataset": stream.fingerprint,
-        "data": data.description["fingerprint"],
-    }
-    saved = checkpoints.run(start) if start else workdir.read_run()
+    now = record.make(config, stream, data, versions(), environment.commit())
+    saved, before = checkpoints.run(start) if start else workdir.read_run(), None
     if saved is not None:
-        for change in continuation.check(saved, config, stream.fingerprint, workdir):
+        before, notes = record.read(saved, workdir)
+        for note in notes:
+            say(note)
+        for change in continuation.check(before, now, workdir):
             say(f"changed since the run began: {change}")
     files = None
     if first:
         workdir.fetch(*METRICS)
-        files = MetricsFiles(workdir.local, None if saved is None else start, say)
-        workdir.write_run({**identity, "step": 0})
+        files = MetricsFiles(workdir.local, None if before is None else start, say)
+        workdir.write_run(now.to_dict())
         data.tokenizer.save(workdir.local / TOKENIZER)
         workdir.publish(TOKENIZER)
 
@@ -162,7 +171,7 @@ def train(
         say(f"resuming after step {start} of {steps} in {workdir}")
     else:
         state = initialize(config, tx, abstract)
-    evaluated = bool(saved and saved.get("evaluated"))
+    evaluated = before is not None and before.evaluated
 
     say(describe(config, data, stream))
     stride, every = config.evaluation.stride or None, config.evaluation.every
@@ -182,7 +191,7 @@ def train(
     recorder = Recorder(
         files,
         progress,
-        tokens=saved["tokens"] if start and saved else 0,
+        tokens=before.tokens if start and before is not None else 0,
         tokens_per_step=rows * length,
         flops_per_step=config.model.flops_per_token(length) * rows * length / mesh.size,
         peak_flops=peak[0] if peak else None,
@@ -207,8 +216,8 @@ def train(
                 if held is not None:
                     held.check()
                     workdir.publish(*METRICS)
-                cursor = {"step": count, "rows": count * rows, "tokens": recorder.tokens}
-                checkpoints.save(count, state, {**identity, **cursor, "evaluated": evaluated})
+                reached = now.after(count, recorder.tokens, evaluated)
+                checkpoints.save(count, state, reached.to_dict())
                 recorder.restart_clock()
             if last:
                 break

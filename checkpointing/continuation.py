@@ -5,44 +5,46 @@ from typing import Any
 
 import numpy as np
 
+from checkpointing.record import Record
 from errors import UserError
-from training.config import OptimizerConfig, RunConfig
+from training.config import RunConfig
 from training.optimizer import learning_rate
 
 FROZEN = "frozen: another value would be another run"
 SCHEDULE = "may change as long as the learning rate of every step taken stays what it was"
 FREE = "may change: another speed, memory or output, not another result (but for rounding)"
 
-KEYS: Mapping[str, str] = {
-    # The longest prefix of a key decides.
-    "model": FROZEN,
-    "model.dtype": FREE,
-    "model.remat": FREE,
-    "model.scan_unroll": FREE,
-    "data": FROZEN,
-    "data.data_dir": FREE,
-    "mesh": FREE,
-    "optimizer": FROZEN,
-    "optimizer.learning_rate": SCHEDULE,
-    "optimizer.schedule": SCHEDULE,
-    "optimizer.warmup_steps": SCHEDULE,
-    "optimizer.decay_steps": SCHEDULE,
-    "optimizer.final_fraction": SCHEDULE,
-    "train": FROZEN,
-    "train.steps": SCHEDULE,
-    "train.accumulation": FREE,
-    "evaluation": FREE,
-    "checkpoint": FREE,
-    "report": FREE,
-    "watch": FREE,
+_TABLE: Mapping[str, Mapping[str, str]] = {
+    # Every key has its place here, and a new one is given its place by who adds it.
+    "model": {
+        FROZEN: "vocab_size num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim "
+        "max_length vocab_multiple norm norm_eps positions rope_theta mlp bias qk_norm "
+        "attention_softcap logit_softcap sliding_window tie_embeddings init_std",
+        FREE: "spare_vocab dtype remat scan_unroll",
+    },
+    "data": {
+        FROZEN: "source sequence_length train_split text_key tokenizer tokenizer_vocab_size seed",
+        FREE: "eval_split data_dir",
+    },
+    "mesh": {FREE: "data fsdp tensor context expert pipeline"},
+    "optimizer": {
+        FROZEN: "beta1 beta2 eps weight_decay clip_norm",
+        SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
+    },
+    "train": {FROZEN: "batch_size seed z_loss", SCHEDULE: "steps", FREE: "accumulation"},
+    "evaluation": {FREE: "every max_tokens batch_size stride"},
+    "checkpoint": {FREE: "every keep"},
+    "report": {FREE: "prompts max_tokens temperature top_p"},
+    "watch": {FREE: "start prepare step save lost"},
 }
 
-
-def rule(key: str) -> str:
-    """The rule of a dotted key."""
-    while key not in KEYS:
-        key = key.rpartition(".")[0]
-    return KEYS[key]
+KEYS: Mapping[str, str] = {
+    f"{section}.{key}": rule
+    for section, rules in _TABLE.items()
+    for rule, keys in rules.items()
+    for key in keys.split()
+}
+"""The rule of every dotted key."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -56,41 +58,30 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys whose values differ -> (old, new); a missing value is None."""
-    found: dict[str, Any] = {}
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, f"{prefix}{key}.")
-        elif _plain(a) != _plain(b):
-            found[f"{prefix}{key}"] = (a, b)
-    return found
+def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ -> (old, new)."""
+    before, now = flat(old.to_dict()), flat(new.to_dict())
+    return {key: (before[key], now[key]) for key in sorted(now) if before[key] != now[key]}
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def check(saved: Mapping[str, Any], config: RunConfig, dataset: str, workdir: object) -> list[str]:
-    """Checks a config against the `run` item of the checkpoint that it would go on from.
+def check(before: Record, now: Record, workdir: object) -> list[str]:
+    """Checks a run against the record of the checkpoint that it would go on from.
 
     Args:
-      saved: the checkpoint's `run` item: config, dataset and step.
-      config: the config asked for.
-      dataset: the identity of the data stream as it is now.
+      before: what the checkpoint, or run.json, says.
+      now: what was asked for, on the data and versions that are here.
       workdir: of the run, for the message.
 
     Returns:
       the differences that are allowed, one line each.
 
     Raises:
-      UserError: naming every differing key that may not differ.
+      UserError: naming every differing key that may not differ, or other training data.
     """
-    found = differences(saved["config"], config.to_dict())
-    refused = {key: pair for key, pair in found.items() if rule(key) == FROZEN}
-    scheduled = {key: pair for key, pair in found.items() if rule(key) == SCHEDULE}
-    if scheduled and not _same_past(saved, config):
+    found = differences(before.config, now.config)
+    refused = {key: pair for key, pair in found.items() if KEYS[key] == FROZEN}
+    scheduled = {key: pair for key, pair in found.items() if KEYS[key] == SCHEDULE}
+    if scheduled and not _same_past(before, now.config):
         refused |= scheduled
     if refused:
         listed = "; ".join(f"{key} was {a!r}, now {b!r}" for key, (a, b) in refused.items())
@@ -98,20 +89,48 @@ def check(saved: Mapping[str, Any], config: RunConfig, dataset: str, workdir: ob
             f"{workdir} holds a run with another config ({listed}): "
             "put the old values back, or choose another --workdir"
         )
-    if saved["dataset"] != dataset:
+    if before.stream != now.stream:
         raise UserError(
-            f"the data of {workdir} was {saved['dataset']}, now it is {dataset}: bring the same "
-            "data and Python version back, or choose another --workdir"
+            f"the training data of {workdir} was {before.stream}, now it is {now.stream}: bring "
+            "the same data and Python version back, or choose another --workdir"
         )
-    return [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found.items()]
+    told = [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found.items()]
+    return [*told, *_other_data(before, now), *_other_versions(before, now)]
 
 
-def _same_past(saved: Mapping[str, Any], config: RunConfig) -> bool:
+def _same_past(before: Record, config: RunConfig) -> bool:
     """Whether both schedules gave the same learning rate at every finished step."""
-    taken, old = saved["step"], saved["config"]
-    if config.train.steps < taken:
+    if config.train.steps < before.step:
         return False
-    counts = np.arange(taken)
-    before = learning_rate(OptimizerConfig(**old["optimizer"]), old["train"]["steps"])(counts)
-    after = learning_rate(config.optimizer, config.train.steps)(counts)
-    return bool(np.array_equal(before, after))
+    counts = np.arange(before.step)
+    old = learning_rate(before.config.optimizer, before.config.train.steps)(counts)
+    new = learning_rate(config.optimizer, config.train.steps)(counts)
+    return bool(np.array_equal(old, new))
+
+
+def _other_data(before: Record, now: Record) -> list[str]:
+    """Data that is not trained on may be other data: the stream is what a run's steps are of."""
+    told = []
+    if before.dataset != now.dataset:
+        told.append(
+            f"the dataset: {before.dataset} -> {now.dataset} (the batches trained on are the same)"
+        )
+    if before.eval_store and before.eval_store != now.eval_store:
+        told.append(
+            f"the held-out data: {before.eval_store} -> {now.eval_store}: evaluations before and "
+            "after cannot be compared"
+        )
+    return told
+
+
+def _other_versions(before: Record, now: Record) -> list[str]:
+    old, new = before.versions, now.versions
+    changed = [
+        f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if not changed:
+        return []
+    what = f"versions: {', '.join(changed)}" if old else "versions: those before were not recorded"
+    return [f"{what}; from here the run may differ from an uninterrupted one by rounding"]

@@ -6,56 +6,42 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cluster.config import WatchConfig
+from configs import keys
 from configs.base import AUTO
-from data.config import DataConfig
+from data.tokenizer import Tokenizer
 from errors import UserError
-from model.config import ModelConfig
-from sharding.config import MeshConfig
-from training.config import (
-    CheckpointConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    ReportConfig,
-    RunConfig,
-    TrainConfig,
-)
+from training.config import RunConfig
+from training.fields import build
 
-_SECTIONS: Mapping[str, type] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "mesh": MeshConfig,
-    "optimizer": OptimizerConfig,
-    "train": TrainConfig,
-    "evaluation": EvaluationConfig,
-    "checkpoint": CheckpointConfig,
-    "report": ReportConfig,
-    "watch": WatchConfig,
-}
+_SPARE = 9 / 8
+"""More rows than this for each of the tokenizer's ids are taken for a mistake."""
 
 
-def read(config: ConfigDict | Mapping[str, Any], platform: str) -> RunConfig:
-    """Checks a config and freezes it.
+def read(config: ConfigDict, platform: str) -> RunConfig:
+    """Checks a config and freezes it. (A saved one is read by checkpointing/record.py.)
 
     Args:
-      config: as a file in configs/ makes it, or as `RunConfig.to_dict` saved it.
+      config: as a file in configs/ makes it, with all that the command line changed.
       platform: "cpu", "gpu" or "tpu": decides what model.dtype "auto" is.
 
     Raises:
-      UserError: a value that cannot be, by its key.
+      UserError: a value that cannot be or was not given, by its key.
     """
-    plain = config.to_dict() if isinstance(config, ConfigDict) else config
-    sections: dict[str, Any] = {}
-    for name, kind in _SECTIONS.items():
-        values = dict(plain[name])
-        if name == "model" and values["dtype"] == AUTO:
-            values["dtype"] = "float32" if platform == "cpu" else "bfloat16"
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        try:
-            sections[name] = kind(**values)
-        except ValueError as error:
-            raise UserError(f"config.{name}.{error}") from None
-    run = RunConfig(**sections)
+    plain = config.to_dict()
+    for section, values in plain.items():
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if value is None:
+                raise UserError(_not_set(f"{section}.{key}", plain))
+    if plain["model"]["dtype"] == AUTO:
+        plain["model"]["dtype"] = "float32" if platform == "cpu" else "bfloat16"
+    try:
+        run, unknown = build(RunConfig, plain)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from None
+    if unknown:
+        # A file in configs/ set it: what the command line sets is checked as flags are read.
+        known = dataclasses.asdict(run)
+        raise UserError("; ".join(filter(None, (keys.unknown(key, known) for key in unknown))))
     if run.data.sequence_length > run.model.max_length:
         raise UserError(
             f"config.data.sequence_length={run.data.sequence_length} is longer than "
@@ -69,18 +55,56 @@ def read(config: ConfigDict | Mapping[str, Any], platform: str) -> RunConfig:
     return run
 
 
-def with_vocabulary(run: RunConfig, vocab_size: int) -> RunConfig:
-    """The run with the tokenizer's vocabulary, if its config left that open (0).
+def _not_set(key: str, plain: Mapping[str, Any]) -> str:
+    needs, give = "this config leaves it to you", "VALUE"
+    if key == "data.tokenizer":
+        ids = plain["model"]["vocab_size"]
+        needs = f"this config needs a tokenizer of {ids:,} ids" if ids else needs
+        give = "PATH/tokenizer.json"
+    return f"config.{key} is not set: {needs}: give --config.{key}={give}"
+
+
+def check_tokenizer(run: RunConfig, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer that does not suit the run; called before anything is tokenized.
 
     Raises:
-      UserError: the config names a vocabulary that the tokenizer's ids do not fit.
+      UserError: its ids do not fit the model's vocabulary or leave much of it unused, or a prompt
+        of the report is longer than the model takes.
     """
-    asked = run.model.vocab_size
-    if asked and asked < vocab_size:
+    check_vocabulary(run, tokenizer)
+    for prompt in run.report.prompts:
+        length = 1 + len(tokenizer.encode_batch([prompt])[0])  # BOS
+        if length >= run.model.max_length:
+            shown = prompt if len(prompt) <= 20 else f"{prompt[:20]}..."
+            raise UserError(
+                f"config.report.prompts: {shown!r} has {length} tokens, BOS included, which leaves "
+                f"no room in config.model.max_length={run.model.max_length}: shorten it"
+            )
+
+
+def check_vocabulary(run: RunConfig, tokenizer: Tokenizer) -> None:
+    """Refuses a vocabulary that is too small for the tokenizer, or far too large.
+
+    Raises:
+      UserError: if so.
+    """
+    asked, ids = run.model.vocab_size, tokenizer.vocab_size
+    if asked and asked < ids:
         raise UserError(
-            f"config.model.vocab_size={asked} is smaller than the tokenizer's {vocab_size} ids: "
+            f"config.model.vocab_size={asked} is smaller than the tokenizer's {ids} ids: "
             "set it to 0 to take the tokenizer's"
         )
+    if asked > ids * _SPARE and not run.model.spare_vocab:
+        raise UserError(
+            f"config.model.vocab_size={asked} is far larger than the tokenizer's {ids} ids: set it "
+            "to 0 to take the tokenizer's, give another config.data.tokenizer, or set "
+            "config.model.spare_vocab=True if that is meant"
+        )
+
+
+def with_vocabulary(run: RunConfig, vocab_size: int) -> RunConfig:
+    """The run with the tokenizer's vocabulary, if its config left that open (0)."""
+    asked = run.model.vocab_size
     return dataclasses.replace(
         run, model=dataclasses.replace(run.model, vocab_size=asked or vocab_size)
     )

@@ -2,8 +2,8 @@
 
     python train.py --config=configs/tiny.py --workdir=runs/tiny
 
-A byte-level model of 0.1 M parameters on the Python standard library; 20 steps. The loss falls
-from 5.6 to about 3.5 nats a byte: it has learned which bytes are common, and nothing more.
+A byte-level model of 0.16 M parameters on the Python standard library; 20 steps. The loss falls
+from 5.3 to about 3.1 nats a byte: it has learned which bytes are common, and nothing more.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,15 @@
 """A trained model out of a workdir, to evaluate or to generate with."""
 
-from typing import Any, NamedTuple
+import re
+import sys
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
+from checkpointing import record
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import Workdir
-from configs import door
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
@@ -21,7 +23,7 @@ from training.config import RunConfig
 class Trained(NamedTuple):
     """Attributes:
     config: of the run, as it was saved.
-    run: the checkpoint's `run` item.
+    record: of the run, at this checkpoint.
     step: of the checkpoint.
     outline: the decoder without values.
     params: its parameters, on `mesh`.
@@ -29,7 +31,7 @@ class Trained(NamedTuple):
     """
 
     config: RunConfig
-    run: dict[str, Any]
+    record: record.Record
     step: int
     outline: Decoder
     params: parameters.Params
@@ -42,14 +44,16 @@ def parse_mesh(text: str) -> MeshConfig:
     Raises:
       UserError: an unknown axis, or a size that cannot be.
     """
-    sizes = {"data": 1} | dict.fromkeys(AXES, 1)
+    given: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
-        if axis not in AXES or not size.lstrip("-").isdigit():
+        if axis not in AXES or not re.fullmatch(r"-?[0-9]+", size):
             raise UserError(f"--mesh={text}: give axes of {', '.join(AXES)}, as in fsdp=4,tensor=2")
-        sizes[axis] = int(size)
+        if axis in given:
+            raise UserError(f"--mesh={text}: {axis} is given twice")
+        given[axis] = int(size)
     try:
-        return MeshConfig(**sizes)
+        return MeshConfig(**dict.fromkeys(AXES, 1) | given)
     except ValueError as error:
         raise UserError(f"--mesh={text}: {error}") from None
 
@@ -61,7 +65,8 @@ def load(workdir: Workdir, step: int | None, mesh_config: MeshConfig, rows: int 
       workdir: of the run.
       step: of the checkpoint; None is the newest.
       mesh_config: the mesh.
-      rows: of a batch, if there will be batches; checked against the mesh.
+      rows: of a batch, checked against the mesh; 0 is the run's evaluation.batch_size, None if
+        there will be no batches.
 
     Raises:
       UserError: no workdir, no such checkpoint, or a mesh that does not fit.
@@ -70,13 +75,19 @@ def load(workdir: Workdir, step: int | None, mesh_config: MeshConfig, rows: int 
         raise UserError(f"no run in {workdir}: there is no such directory")
     checkpoints = Checkpoints(workdir.path)
     step = checkpoints.resolve(step)
-    run = checkpoints.run(step)
-    config = door.read(run["config"], jax.default_backend())
+    run, notes = record.read(checkpoints.run(step), workdir)
+    if jax.process_index() == 0:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+    config, batches = run.config, {}
+    if rows is not None:
+        name = "--batch_size" if rows else "the run's evaluation.batch_size (see --batch_size)"
+        batches[name] = rows or config.evaluation.batch_size
     try:
         mesh = make_mesh(mesh_config)
         outline = parameters.outline(config.model, constrainer(mesh))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
-        validate(mesh, axes, shapes, {} if rows is None else {"--batch_size": rows})
+        validate(mesh, axes, shapes, batches)
     except ValueError as error:
         raise UserError(f"--mesh: {error}") from None
     abstract = jax.tree.map(

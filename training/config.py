@@ -1,11 +1,12 @@
 """What a run is: the model, its data, its mesh, and how it is trained."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cluster.config import WatchConfig
 from data.config import DataConfig
 from model.config import ModelConfig
+from model.generation import Sampling
 from sharding.config import MeshConfig
 
 Schedule = Literal["cosine", "wsd", "constant"]
@@ -40,9 +41,6 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.schedule not in get_args(Schedule):
-            choices = ", ".join(get_args(Schedule))
-            raise ValueError(f"schedule={self.schedule!r}: choose one of {choices}")
         for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
@@ -134,6 +132,11 @@ class ReportConfig:
     max_tokens: int = 200
     temperature: float = 0.8
     top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens}: must be at least 1")
+        Sampling(temperature=self.temperature, top_p=self.top_p)
 
 
 @dataclasses.dataclass(frozen=True)

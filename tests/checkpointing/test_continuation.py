@@ -1,18 +1,20 @@
-"""Which keys of a config may change when a run goes on."""
+"""Which keys of a config, which data and which versions may change when a run goes on."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from checkpointing import continuation
+from checkpointing import continuation, record
 from configs import door
 from configs.base import base
 from errors import UserError
 from training.config import RunConfig
 
 CONFIG = door.read(base(), "cpu")
-RUN = {"config": CONFIG.to_dict(), "dataset": "abc", "step": 200}
+VERSIONS = {"jax": "0.10.1", "optax": "0.2.6", "the code": "0123456789ab"}
+RUN = record.Record(CONFIG, "abc", "data", "held out", VERSIONS, "c0ffee", step=200)
 
 
 def changed(section: str, **values) -> RunConfig:
@@ -20,21 +22,34 @@ def changed(section: str, **values) -> RunConfig:
     return dataclasses.replace(CONFIG, **{section: part})
 
 
-def check(config: RunConfig, /, dataset: str = "abc", **run) -> list[str]:
-    return continuation.check({**RUN, **run}, config, dataset, Path("runs/x"))
+def check(config: RunConfig = CONFIG, *, before: record.Record = RUN, **now) -> list[str]:
+    started = dataclasses.replace(RUN, config=config, step=0, **now)
+    return continuation.check(before, started, Path("runs/x"))
 
 
-def test_every_key_has_a_rule():
-    rules = {continuation.FROZEN, continuation.SCHEDULE, continuation.FREE}
-    for section, values in CONFIG.to_dict().items():
-        for key in values:
-            assert continuation.rule(f"{section}.{key}") in rules
-    assert continuation.rule("model.dtype") == continuation.FREE
-    assert continuation.rule("model.mlp_dim") == continuation.FROZEN
+def test_every_key_has_a_rule_of_its_own():
+    keys = continuation.flat(CONFIG.to_dict()).keys()
+    assert keys - continuation.KEYS.keys() == set()  # give a new key its place in the table
+    assert continuation.KEYS.keys() - keys == set()
 
 
-def test_same_config_goes_on():
-    assert check(CONFIG) == []
+def test_no_key_has_two_rules():
+    listed = [
+        f"{section}.{key}"
+        for section, rules in continuation._TABLE.items()
+        for keys in rules.values()
+        for key in keys.split()
+    ]
+    assert len(listed) == len(set(listed)) == len(continuation.KEYS)
+    assert set(continuation.KEYS.values()) == {
+        continuation.FROZEN,
+        continuation.SCHEDULE,
+        continuation.FREE,
+    }
+
+
+def test_same_run_goes_on():
+    assert check() == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +63,7 @@ def test_same_config_goes_on():
     ],
 )
 def test_frozen_keys_are_refused_by_name(config):
-    (key,) = continuation.differences(CONFIG.to_dict(), config.to_dict())
+    (key,) = continuation.differences(CONFIG, config)
     with pytest.raises(UserError, match=f"{key} was .*, now .*choose another --workdir") as refused:
         check(config)
     assert "\n" not in str(refused.value)
@@ -66,9 +81,12 @@ def test_all_refused_keys_are_named():
         changed("mesh", tensor=2),
         changed("train", accumulation=2),
         changed("model", remat="full"),
+        changed("model", spare_vocab=True),
+        changed("data", eval_split="test"),
         changed("checkpoint", every=7),
         changed("evaluation", every=7),
         changed("report", prompts=("a",)),
+        changed("watch", step=1.0),
     ],
 )
 def test_free_keys_may_change_and_are_told(config):
@@ -79,23 +97,55 @@ def test_free_keys_may_change_and_are_told(config):
 def test_schedule_may_change_only_ahead_of_the_run():
     with pytest.raises(UserError, match=r"train.steps was 1000, now 2000"):
         check(changed("train", steps=2000))  # a cosine of another length
-    before_it_matters = check(changed("train", steps=2000), step=100)  # all warm-up
-    assert before_it_matters == ["train.steps: 1000 -> 2000"]
+    early = dataclasses.replace(RUN, step=100)  # all warm-up
+    assert check(changed("train", steps=2000), before=early) == ["train.steps: 1000 -> 2000"]
     wsd = dataclasses.replace(CONFIG.optimizer, schedule="wsd", decay_steps=100)
-    old = dataclasses.replace(CONFIG, optimizer=wsd)
-    longer = dataclasses.replace(old, train=dataclasses.replace(old.train, steps=2000))
-    assert check(longer, config=old.to_dict()) == ["train.steps: 1000 -> 2000"]
+    old = dataclasses.replace(RUN, config=dataclasses.replace(CONFIG, optimizer=wsd))
+    train = dataclasses.replace(CONFIG.train, steps=2000)
+    longer = dataclasses.replace(old.config, train=train)
+    assert check(longer, before=old) == ["train.steps: 1000 -> 2000"]
     with pytest.raises(UserError, match=r"train.steps"):
-        check(longer, config=old.to_dict(), step=950)  # the decay has begun
+        check(longer, before=dataclasses.replace(old, step=950))  # the decay has begun
     with pytest.raises(UserError, match=r"train.steps"):
         check(changed("train", steps=150))  # fewer than are done
 
 
-def test_other_data_is_refused():
-    with pytest.raises(UserError, match="was abc, now it is xyz"):
-        check(CONFIG, dataset="xyz")
+def test_other_training_data_is_refused():
+    with pytest.raises(UserError, match="training data of runs/x was abc, now it is xyz"):
+        check(stream="xyz", dataset="other")
 
 
-def test_differences_take_lists_for_tuples():
-    assert continuation.differences({"a": {"b": (1, 2)}}, {"a": {"b": [1, 2]}}) == {}
-    assert continuation.differences({"a": {"b": 1}}, {"a": {}}) == {"a.b": (1, None)}
+def test_data_that_is_not_trained_on_may_change_and_is_told():
+    (line,) = check(dataset="other")
+    assert line == "the dataset: data -> other (the batches trained on are the same)"
+    (line,) = check(eval_store="others")
+    assert line.startswith("the held-out data: held out -> others: evaluations before and after")
+    unknown = dataclasses.replace(RUN, eval_store="")  # an old record: there is nothing to compare
+    assert check(before=unknown, eval_store="others") == []
+
+
+def test_other_versions_are_told_in_one_line():
+    newer = {"jax": "0.12.0", "the code": "ba9876543210", "libtpu": "1", "optax": "0.2.6"}
+    (line,) = check(versions=newer)
+    assert line == (
+        "versions: jax 0.10.1 -> 0.12.0, libtpu none -> 1, the code 0123456789ab -> ba9876543210; "
+        "from here the run may differ from an uninterrupted one by rounding"
+    )
+    assert check(commit="another") == []  # the same code may be in another commit
+    (line,) = check(before=dataclasses.replace(RUN, versions={}))
+    assert line.startswith("versions: those before were not recorded; from here")
+
+
+def test_a_run_of_an_old_version_goes_on():
+    """With keys that are new since then, and some that are gone: a default is no change."""
+    saved = json.loads((Path(__file__).parent / "records" / "run-0.json").read_text())
+    before, notes = record.read(saved, "runs/x")
+    assert len(notes) == 2
+    now = dataclasses.replace(RUN, config=before.config, stream=before.stream)
+    now = dataclasses.replace(now, dataset=before.dataset)
+    (line,) = continuation.check(before, now, "runs/x")
+    assert line.startswith("versions: ")
+    model = dataclasses.replace(before.config.model, qk_norm=True)
+    other = dataclasses.replace(now, config=dataclasses.replace(before.config, model=model))
+    with pytest.raises(UserError, match=r"model.qk_norm was False, now True"):
+        continuation.check(before, other, "runs/x")

@@ -142,7 +142,6 @@ def test_every_parameter_names_its_axes(kind):
         (dict(num_layers=0), "num_layers=0: must be at least 1"),
         (dict(num_kv_heads=3), "num_heads=4 is not a multiple of num_kv_heads=3"),
         (dict(head_dim=7), "head_dim=7: rotary positions need an even head size"),
-        (dict(norm="batchnorm"), "norm='batchnorm': choose one of rmsnorm, layernorm"),
         (dict(sliding_window=-1), "sliding_window=-1: must not be negative"),
         (dict(scan_unroll=2), "scan_unroll=2 does not divide num_layers=3"),
     ],

@@ -88,7 +88,6 @@ def test_adamw_against_numpy(clip):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (dict(schedule="linear"), "schedule='linear': choose one of cosine, wsd, constant"),
         (dict(schedule="wsd"), "decay_steps=0: the wsd schedule"),
         (dict(learning_rate=0.0), "learning_rate=0.0: must be positive"),
         (dict(final_fraction=2.0), "final_fraction=2.0"),

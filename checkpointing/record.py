@@ -1,0 +1,96 @@
+"""What a run is and how far it has come: the `run` item of a checkpoint, and run.json."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from data.prepare import Prepared
+from data.stream import Stream
+from errors import UserError
+from training.config import RunConfig
+from training.fields import build
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Attributes:
+    config: of the run.
+    stream: fingerprint of the batches trained on.
+    dataset: fingerprint of the dataset that they are taken from.
+    eval_store: fingerprint of the held-out tokens; "" in a record of before it was kept.
+    versions: name -> version, of all that a step's numbers may depend on; empty likewise.
+    commit: of the code, for people; "" where it is not known.
+    step, rows, tokens: finished steps, rows taken from the stream, tokens predicted.
+    evaluated: whether the evaluation due after `step` is in the metrics.
+    """
+
+    config: RunConfig
+    stream: str
+    dataset: str
+    eval_store: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    commit: str = ""
+    step: int = 0
+    rows: int = 0
+    tokens: int = 0
+    evaluated: bool = False
+
+    def after(self, step: int, tokens: int, evaluated: bool) -> "Record":
+        """The record of the same run after `step` steps."""
+        rows = step * self.config.train.batch_size
+        return dataclasses.replace(self, step=step, rows=rows, tokens=tokens, evaluated=evaluated)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, for JSON; `read` makes the record of them again."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return plain | {"config": self.config.to_dict(), "versions": dict(self.versions)}
+
+
+def make(
+    config: RunConfig, stream: Stream, data: Prepared, versions: Mapping[str, str], commit: str
+) -> Record:
+    """The record of a run before its first step."""
+    return Record(
+        config=config,
+        stream=stream.fingerprint,
+        dataset=data.description["fingerprint"],
+        eval_store=data.eval.fingerprint,
+        versions=dict(versions),
+        commit=commit,
+    )
+
+
+def read(saved: Mapping[str, Any], where: object) -> tuple[Record, list[str]]:
+    """Reads a record that any version of Podium saved. Nothing else reads a saved config.
+
+    A key that the saved config does not have takes its default: what it does by default is what
+    was done before it was there.
+
+    Args:
+      saved: as JSON gave it.
+      where: it was saved, for messages.
+
+    Returns:
+      the record, and a line for each saved key that this version does not have.
+
+    Raises:
+      UserError: it is no record of a run.
+    """
+    known = {field.name for field in dataclasses.fields(Record)} - {"config"}
+    values = {name: value for name, value in saved.items() if name in known}
+    if "stream" not in saved:
+        # At first "dataset" was the stream's fingerprint, and "data" the dataset's.
+        values |= {"stream": saved.get("dataset"), "dataset": saved.get("data")}
+    missing = [name for name in ("stream", "dataset") if not values.get(name)]
+    if missing or "config" not in saved:
+        lacks = missing[0] if missing else "config"
+        raise UserError(f"the record of the run in {where} has no {lacks}: it is damaged")
+    try:
+        config, unknown = build(RunConfig, saved["config"])
+    except ValueError as error:
+        raise UserError(f"the config saved in {where} cannot be read: {error}") from None
+    notes = [
+        f"{where} was saved with {key}={value!r}, which this version does not have: ignored"
+        for key, value in unknown.items()
+    ]
+    return Record(config=config, **values), notes
