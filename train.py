@@ -59,7 +59,9 @@ def main(job: commands.Job) -> None:
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, workdir.local)
-    check_layout(config)
+    notes = check_layout(config)
+    if job.others.index == 0:
+        print(*notes, sep="\n", end="\n" if notes else "", flush=True)
     held = workdir.hold() if job.others.index == 0 else None
     commands.share_compilation_cache(job, workdir.path)
     compare_processes(job, config, workdir)
@@ -71,8 +73,8 @@ def main(job: commands.Job) -> None:
             held.release()
 
 
-def check_layout(config: RunConfig) -> None:
-    """Refuses a mesh that does not fit, before anything slow happens.
+def check_layout(config: RunConfig) -> tuple[str, ...]:
+    """Refuses a mesh that does not fit, before anything slow happens; returns what to say of it.
 
     The vocabulary is not known yet, but it will be a multiple of vocab_multiple: a mesh that
     divides that will do.
@@ -85,7 +87,8 @@ def check_layout(config: RunConfig) -> None:
     }
     try:
         mesh = make_mesh(config.mesh)
-        validate(mesh, parameters.logical_axes(outline), parameters.shapes(outline), batches)
+        axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+        return validate(mesh, axes, shapes, batches)
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
 
@@ -118,7 +121,7 @@ def train(
     outline = parameters.outline(config.model, constrainer(mesh))
     stream = Stream(data.train, length, rows, config.data.seed)
     tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
-    abstract = abstract_state(config.model, tx, outline, mesh)
+    abstract = abstract_state(tx, outline, mesh)
     checkpoints = Checkpoints(workdir.path, keep=config.checkpoint.keep)
     start = checkpoints.latest() or 0
     agree(

@@ -81,6 +81,11 @@ class Recorder:
         now = time.perf_counter()
         seconds, self._mark = now - self._mark, now
         tokens, text_bytes = values.pop("tokens"), values.pop("bytes")
+        if min(tokens, text_bytes) < 0:  # see training/loss.py
+            raise UserError(
+                f"step {done.step} has more than 2^31 bytes of text, which cannot be counted: make "
+                "config.train.batch_size smaller"
+            )
         self.tokens += int(tokens)
         loss, flops = values["loss"], self._flops_per_step / seconds
         line = {
