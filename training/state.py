@@ -48,7 +48,7 @@ def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh)
     opt_state = jax.eval_shape(tx.init, params)
     alone = sharding(mesh, ())
 
-    def counter(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def counter(shape: jax.ShapeDtypeStruct) -> Any:
         return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=alone)
 
     moments = optax.tree_map_params(
@@ -60,8 +60,7 @@ def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh)
         params,
         transform_non_params=counter,
     )
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=alone)
-    return TrainState(params, moments, step)
+    return TrainState(params, moments, counter(jax.ShapeDtypeStruct((), jnp.int32)))
 
 
 def shardings_of(state: Any) -> Any:

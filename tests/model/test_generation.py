@@ -53,8 +53,9 @@ def test_logits_with_cache_equal_logits_without(kind):
     )
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3, 8])
-@pytest.mark.parametrize("kind", ["llama", "multi_query", "gpt2"])
+@pytest.mark.parametrize(
+    ("kind", "devices"), [("gpt2", 1), ("gpt2", 2), ("multi_query", 3), ("llama", 8)]
+)
 def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
     config = small_config(kind)
     sizes = config.num_heads, config.mlp_dim, config.padded_vocab_size
@@ -70,7 +71,8 @@ def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
     assert list(spread([3, 4, 5], max_tokens=12, seed=7)) == want
 
 
-def test_weights_are_cast_once_and_give_the_same_text(kind):
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_weights_are_cast_once_and_give_the_same_logits(kind):
     config = small_config(kind, dtype="bfloat16")
     model = lively(config)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -36,7 +36,12 @@ def assert_close(a: Any, b: Any, of_largest: float) -> None:
 
 
 def compare(sizes: SIZES, model: ModelConfig) -> None:
-    """Against one device. Of all meshes the largest differences were, in that order: 8e-7, TOL."""
+    """Against one device.
+
+    Over all meshes here the largest differences were: Adam's moments after a step 9e-7 and after
+    20 steps 2.4e-4 of the largest of their array, parameters 4.1e-5, metrics 4e-5 of their value.
+    The bounds are two and a half to six times that; of the first three steps' metrics 1e-5.
+    """
     metrics, first, last = trained(sizes, model)
     metrics_one, first_one, last_one = trained((1, 1, 1), model)
     assert int(first.step) == 1 and int(last.step) == STEPS
