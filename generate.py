@@ -30,7 +30,10 @@ TOP_P = flags.DEFINE_float(
 )
 SEED = flags.DEFINE_integer("seed", 0, "Of the draws.")
 MESH = flags.DEFINE_string(
-    "mesh", "fsdp=-1", "Devices along each mesh axis, such as fsdp=2,tensor=4; -1 is the rest."
+    "mesh",
+    None,
+    "Devices along each mesh axis, such as fsdp=2,tensor=4; -1 is the rest. Default: tensor as far "
+    "as heads, MLP and vocabulary can be split, and copies on what is left.",
 )
 
 
@@ -40,7 +43,8 @@ def main(job: commands.Job) -> None:
     except ValueError as error:
         raise UserError(f"--{error}") from None
     workdir = Workdir(WORKDIR.value)
-    trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows=None)
+    mesh = None if MESH.value is None else parse_mesh(MESH.value)
+    trained = load(workdir, STEP.value, mesh, rows=None)
     tokenizer = tokenizers.load(workdir.path / TOKENIZER)
     generator = Generator(trained.outline, trained.params, how, sharding(trained.mesh, ()))
     ids = [tokenizer.bos_id, *tokenizer.encode_batch([PROMPT.value])[0]]

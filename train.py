@@ -8,6 +8,7 @@ the workdir, and leaves there what an uninterrupted run would have left.
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ def main(job: commands.Job) -> None:
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
-    check_layout(config)
+    for note in check_layout(config) if job.others.index == 0 else ():
+        print(f"note: {note}", file=sys.stderr)
     held = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)
@@ -77,8 +79,8 @@ def main(job: commands.Job) -> None:
             held.release()
 
 
-def check_layout(config: RunConfig) -> None:
-    """Refuses a mesh that does not fit, before anything slow happens.
+def check_layout(config: RunConfig) -> tuple[str, ...]:
+    """Refuses a mesh that does not fit, before anything slow happens; returns what to say of it.
 
     The vocabulary is not known yet, but it will be a multiple of vocab_multiple: a mesh that
     divides that will do.
@@ -91,7 +93,8 @@ def check_layout(config: RunConfig) -> None:
     }
     try:
         mesh = make_mesh(config.mesh)
-        validate(mesh, parameters.logical_axes(outline), parameters.shapes(outline), batches)
+        axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+        return validate(mesh, axes, shapes, batches)
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
 
@@ -129,7 +132,7 @@ def train(
     outline = parameters.outline(config.model, constrainer(mesh))
     stream = Stream(data.train, length, rows, config.data.seed)
     tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
-    abstract = abstract_state(config.model, tx, outline, mesh)
+    abstract = abstract_state(tx, outline, mesh)
     checkpoints = Checkpoints(workdir.path, keep=config.checkpoint.keep)
     start = checkpoints.latest() or 0
     agree(
@@ -144,13 +147,7 @@ def train(
 
     # What the workdir holds must be this very run.
     now = record.make(config, stream, data, versions(), environment.commit())
-    saved, before = checkpoints.run(start) if start else workdir.read_run(), None
-    if saved is not None:
-        before, notes = record.read(saved, workdir)
-        for note in notes:
-            say(note)
-        for change in continuation.check(before, now, workdir):
-            say(f"changed since the run began: {change}")
+    before = go_on(checkpoints, start, workdir, now, say)
     files = None
     if first:
         workdir.fetch(*METRICS)
@@ -245,7 +242,6 @@ def train(
         say("The same command goes on from there.")
         return
 
-    # The whole split, once, and what a person would like to see.
     say("evaluating the whole held-out split, and writing the report")
     final = held_out(count, state.params, Windows(data.eval, length, eval_rows, stride))
     watch.at("drawing samples", watch.bounds.start)
@@ -255,12 +251,34 @@ def train(
         files.close()
         progress.close()
         summary.print_result(final, data)
-        title = workdir.path.name
         final |= {"step": count}
-        summary.report(workdir.local, title, config, data, final, samples, ran_on)
+        summary.report(workdir.local, workdir.path.name, config, data, final, samples, ran_on)
         workdir.publish(*METRICS, REPORT)
         print(f"report: {workdir}/{REPORT}")
     checkpoints.close()
+
+
+def go_on(
+    checkpoints: Checkpoints,
+    start: int,
+    workdir: Workdir,
+    now: record.Record,
+    say: Callable[[str], None],
+) -> record.Record | None:
+    """The record of the run that is to go on from step `start`; None in a fresh workdir.
+
+    Raises:
+      UserError: it is another run than `now`.
+    """
+    saved = checkpoints.run(start) if start else workdir.read_run()
+    if saved is None:
+        return None
+    before, notes = record.read(saved, workdir)
+    for note in notes:
+        say(note)
+    for change in continuation.check(before, now, workdir):
+        say(f"changed since the run began: {change}")
+    return before
 
 
 def initialize(

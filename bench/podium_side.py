@@ -55,7 +55,7 @@ def main() -> None:
     )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     outline, tx = parameters.outline(config), make_optimizer(optimizer, _STEPS)
-    abstract = abstract_state(config, tx, outline, mesh)
+    abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(config, tx, 0), out_shardings=shardings_of(abstract))()
     train = TrainConfig(steps=_STEPS, batch_size=shape.rows)
     step = make_step(outline, tx, learning_rate(optimizer, _STEPS), train, mesh, abstract)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from cluster.interrupts import BrokenOff, Vote
 from data.windows import Windows
+from errors import UserError
 from model import parameters
 from model.decoder import Decoder
 from sharding.placement import place_rows
@@ -24,7 +24,7 @@ def make_scorer(model: Decoder, mesh: Mesh, params_shardings: Any) -> Scorer:
     """The jitted sums of a batch; `model` is an outline."""
 
     def score(params: parameters.Params, batch: dict[str, jax.Array]) -> Sums:
-        return batch_sums(parameters.bind(model, params), batch, ways=mesh.size)[1]
+        return batch_sums(parameters.bind(model, params), batch, devices=mesh.size)[1]
 
     return jax.jit(
         score,
@@ -43,9 +43,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Scores every window once.
 
-    Sums of batches are added in double precision on the host, so the figure does not depend on
-    how the split was cut into batches, or the batches over devices, beyond float32 rounding
-    within one batch.
+    Sums of batches are added on the host, in double precision, counts exactly; so the figure does
+    not depend on how the split was cut into batches, or the batches over devices, beyond float32
+    rounding within one batch.
 
     Args:
       score: from make_scorer.
@@ -60,8 +60,9 @@ def evaluate(
 
     Raises:
       BrokenOff: the vote was to stop.
+      UserError: more bytes in one batch than can be counted.
     """
-    total = np.zeros(len(Sums._fields), np.float64)
+    total: dict[str, float] = {}
     pending: Sums | None = None
     stop: jax.Array | bool = False
     for index in range(windows.n_batches):
@@ -69,19 +70,30 @@ def evaluate(
         batch = place_rows(mesh, windows.batch_size, make)
         sums = score(params, batch)
         if pending is not None:  # one batch behind, so that the devices never wait for the host
-            total += np.array(jax.device_get(pending), np.float64)
+            _add(total, pending)
             if stop:
                 raise BrokenOff
         pending, stop = sums, vote() if vote is not None else False
         if progress is not None:
             progress(index + 1, windows.n_batches)
-    total += np.array(jax.device_get(pending), np.float64)
-    sums = Sums(*total)
-    loss = float(sums.loss / sums.tokens)
+    if pending is not None:
+        _add(total, pending)
+    loss = total["loss"] / total["tokens"]
     return {
         "loss": loss,
         "perplexity": math.exp(loss),
-        "bits_per_byte": float(sums.loss / math.log(2) / sums.bytes),
-        "tokens": int(sums.tokens),
-        "bytes": int(sums.bytes),
+        "bits_per_byte": total["loss"] / math.log(2) / total["bytes"],
+        "tokens": int(total["tokens"]),
+        "bytes": int(total["bytes"]),
     }
+
+
+def _add(total: dict[str, float], sums: Sums) -> None:
+    """Adds the sums of a batch, and refuses a count that has run over (see training/loss.py)."""
+    for name, value in jax.device_get(sums).items():
+        if name in ("tokens", "bytes") and value < 0:
+            raise UserError(
+                f"a batch has more {name} than 2^31 and cannot be counted: make "
+                "evaluation.batch_size smaller"
+            )
+        total[name] = total.get(name, 0) + value.item()

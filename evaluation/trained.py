@@ -13,11 +13,12 @@ from checkpointing.workdir import Workdir
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
-from sharding.config import AXES, MeshConfig
+from sharding.config import AXES, MeshConfig, decoding_mesh
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer
-from sharding.table import tree_shardings, validate
+from sharding.table import validate
 from training.config import RunConfig
+from training.state import abstract_params
 
 
 class Trained(NamedTuple):
@@ -58,13 +59,15 @@ def parse_mesh(text: str) -> MeshConfig:
         raise UserError(f"--mesh={text}: {error}") from None
 
 
-def load(workdir: Workdir, step: int | None, mesh_config: MeshConfig, rows: int | None) -> Trained:
+def load(
+    workdir: Workdir, step: int | None, mesh_config: MeshConfig | None, rows: int | None
+) -> Trained:
     """Loads the parameters of a checkpoint onto a mesh that need not be the one of the run.
 
     Args:
       workdir: of the run.
       step: of the checkpoint; None is the newest.
-      mesh_config: the mesh.
+      mesh_config: the mesh; None is the one made for decoding (sharding/config.py).
       rows: of a batch, checked against the mesh; 0 is the run's evaluation.batch_size, None if
         there will be no batches.
 
@@ -76,25 +79,23 @@ def load(workdir: Workdir, step: int | None, mesh_config: MeshConfig, rows: int 
     checkpoints = Checkpoints(workdir.path)
     step = checkpoints.resolve(step)
     run, notes = record.read(checkpoints.run(step), workdir)
-    if jax.process_index() == 0:
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
     config, batches = run.config, {}
     if rows is not None:
         name = "--batch_size" if rows else "the run's evaluation.batch_size (see --batch_size)"
         batches[name] = rows or config.evaluation.batch_size
+    if mesh_config is None:
+        sizes = config.model.num_heads, config.model.mlp_dim, config.model.padded_vocab_size
+        mesh_config = decoding_mesh(jax.device_count(), *sizes)
     try:
         mesh = make_mesh(mesh_config)
         outline = parameters.outline(config.model, constrainer(mesh))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
-        validate(mesh, axes, shapes, batches)
+        notes += validate(mesh, axes, shapes, batches)
     except ValueError as error:
         raise UserError(f"--mesh: {error}") from None
-    abstract = jax.tree.map(
-        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
-        shapes,
-        tree_shardings(mesh, axes),
-    )
-    params = checkpoints.params(step, abstract)
+    if jax.process_index() == 0:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+    params = checkpoints.params(step, abstract_params(outline, mesh))
     checkpoints.close()
     return Trained(config, run, step, outline, params, mesh)

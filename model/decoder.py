@@ -8,7 +8,7 @@ from flax import nnx
 
 from model.attention import Attention, KeyValues
 from model.config import ModelConfig
-from model.layers import Constrain, Norm, rotary_angles, unconstrained, weight
+from model.layers import Constrain, Norm, matmul_precision, rotary_angles, unconstrained, weight
 from model.mlp import Mlp
 
 _POLICIES = {
@@ -109,7 +109,10 @@ class Decoder(nnx.Module):
         if config.remat != "none":
             # Under scan, common subexpressions are not merged across the recomputation anyway.
             layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=False)
-        x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
+        with matmul_precision(config):
+            x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
+        if cache is not None:
+            cache = self._place_cache(cache)
         return self.final_norm(x_BTD), cache
 
     @property
@@ -133,13 +136,18 @@ class Decoder(nnx.Module):
         config = self.config
         shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
         dtype = jnp.dtype(config.dtype)
-        return KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        return self._place_cache(KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
+
+    def _place_cache(self, cache: KeyValues) -> KeyValues:
+        axes = ("layers", "batch", "length", "kv_heads", "head_dim")
+        return KeyValues(*(self.constrain(part, axes) for part in cache))
 
 
 def unembed(config: ModelConfig, table_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:
     """Features [..., D] -> logits [..., V], float32; ids past the vocabulary get -inf."""
     table_VD = table_VD.astype(x_BTD.dtype)
-    logits = jnp.einsum("...D,VD->...V", x_BTD, table_VD, preferred_element_type=jnp.float32)
+    with matmul_precision(config):
+        logits = jnp.einsum("...D,VD->...V", x_BTD, table_VD, preferred_element_type=jnp.float32)
     if config.logit_softcap:
         logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
     if config.padded_vocab_size > config.vocab_size:

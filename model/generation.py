@@ -58,10 +58,10 @@ class Generator:
 
     Args:
       model: an outline of the decoder.
-      params: its parameters.
+      params: its parameters; cast once to the dtype that they are multiplied in.
       how: the sampling.
-      replicated: where tokens and cache lie if the parameters are spread over several devices;
-        None with one.
+      replicated: where drawn tokens lie if the parameters are spread over several devices; None
+        with one. (The model's `constrain` places the cache.)
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Generator:
         how: Sampling,
         replicated: jax.sharding.Sharding | None = None,
     ):
-        self._model, self._params = model, params
+        self._model, self._params = model, parameters.in_compute_dtype(model, params)
 
         def extend(
             params: parameters.Params,
@@ -91,8 +91,8 @@ class Generator:
             key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
             return sample(decoder.unembed(x_BD), key, how), grown
 
-        self._extend = jax.jit(extend, donate_argnames=("cache",), out_shardings=replicated)
-        self._empty = jax.jit(model.empty_cache, static_argnums=(0, 1), out_shardings=replicated)
+        self._extend = jax.jit(extend, donate_argnames=("cache",), out_shardings=(replicated, None))
+        self._empty = jax.jit(model.empty_cache, static_argnums=(0, 1))
 
     def __call__(
         self, prompt: Sequence[int], *, max_tokens: int, seed: int, stop: int | None = None

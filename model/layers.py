@@ -1,6 +1,8 @@
 """What every block is built from: weights with logical axes, normalisation, rotary positions."""
 
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,17 @@ def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """The `constrain` of a single device."""
     del axes
     return x
+
+
+def matmul_precision(config: ModelConfig) -> contextlib.AbstractContextManager[Any]:
+    """Makes "float32" mean float32 for every matrix product that is traced inside.
+
+    Accelerators multiply float32 in TF32 or bfloat16 unless they are told otherwise. A product
+    keeps its precision when it is differentiated.
+    """
+    if config.dtype == "float32":
+        return jax.default_matmul_precision("highest")
+    return contextlib.nullcontext()
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], std: float) -> nnx.Param:

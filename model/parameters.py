@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from model.config import ModelConfig
@@ -34,6 +35,27 @@ def logical_axes(model: Decoder) -> Params:
         return ("layers", *axes) if path[0] == "blocks" else axes
 
     return nnx.to_pure_dict(nnx.map_state(named, nnx.state(model, nnx.Param)))
+
+
+def in_compute_dtype(model: Decoder, params: Params) -> Params:
+    """The parameters with every matrix in the dtype that it is multiplied in.
+
+    For decoding, which would otherwise read float32 and cast it again for every token. What is
+    added or scaled in float32 stays float32: norms, their kin of one dimension, and positions.
+    """
+    dtype = jnp.dtype(model.config.dtype)
+    if dtype == jnp.float32:
+        return params
+
+    def cast(axes: tuple[str, ...], param: jax.Array) -> jax.Array:
+        return param if {"norm", "position"} & set(axes) else param.astype(dtype)
+
+    axes = logical_axes(model)
+    where = jax.tree.map(lambda param: param.sharding, params)
+    return jax.jit(
+        lambda params: jax.tree.map(cast, axes, params, is_leaf=lambda a: isinstance(a, tuple)),
+        out_shardings=where,
+    )(params)
 
 
 def initialize(config: ModelConfig, seed: int) -> Params:

@@ -1,6 +1,7 @@
 """How many devices lie along each axis of the mesh."""
 
 import dataclasses
+import math
 
 AXES = ("data", "fsdp", "tensor", "context", "expert", "pipeline")
 """Mesh axes, outermost first: neighbours along the last ones are nearest in the hardware."""
@@ -62,3 +63,17 @@ class MeshConfig:
                 f"{'is' if devices == 1 else 'are'} {devices}; set one axis to -1 to take the rest"
             )
         return sizes
+
+
+def decoding_mesh(devices: int, *sizes: int) -> MeshConfig:
+    """The layout to generate with: no weight is gathered for a token, whatever the devices.
+
+    Args:
+      devices: how many there are.
+      sizes: the dimensions that `tensor` splits: query heads, MLP width, vocabulary.
+
+    Returns:
+      tensor as large as devices and sizes allow; along `data` lie copies.
+    """
+    tensor = math.gcd(devices, *sizes)
+    return MeshConfig(data=devices // tensor, tensor=tensor)

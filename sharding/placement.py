@@ -13,7 +13,7 @@ def constrainer(mesh: Mesh) -> Callable[[jax.Array, tuple[str, ...]], jax.Array]
     """The `constrain` that the model is handed: pins an activation to its rows of the table."""
     if mesh.size == 1:
         return lambda x, axes: x
-    return lambda x, axes: jax.lax.with_sharding_constraint(x, sharding(mesh, axes))
+    return lambda x, axes: jax.lax.with_sharding_constraint(x, sharding(mesh, axes, x.shape))
 
 
 def place_rows(

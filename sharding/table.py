@@ -25,56 +25,136 @@ TABLE: Mapping[str, tuple[str, ...]] = {
 }
 
 
+IF_DIVIDED = frozenset({"kv_heads", "batch"})
+"""Axes that are split only where their mesh axes divide them, and whole on every device elsewhere.
+
+Key-value heads, where `tensor` is larger than their number or does not divide it: the query heads
+stay split (`validate` says it). The one row of a batch that is being decoded: see `generate.py`
+(for the batches of training and evaluation, `validate` refuses what is not divided).
+"""
+
+ALONG_ALL = frozenset({"position", "norm"})
+"""A parameter with one of these axes may lie whole on every device along a mesh axis."""
+
+_LARGE = 1 << 24  # elements, 64 MB in float32: more than the biases of any layer stack known to us
+
+
 class ShardingError(ValueError):
     """A layout that cannot be, or that would do nothing: names tensor, axis and remedy."""
 
 
-def spec(axes: tuple[str, ...]) -> PartitionSpec:
-    """The mesh axes of a tensor with these logical axes."""
-    parts = (TABLE[axis] for axis in axes)
-    return PartitionSpec(*(part if len(part) != 1 else part[0] for part in parts))
+def _ways(mesh: Mesh, name: str) -> int:
+    """In how many parts the table splits a dimension of this name."""
+    return math.prod(mesh.shape[axis] for axis in TABLE[name])
 
 
-def sharding(mesh: Mesh, axes: tuple[str, ...]) -> NamedSharding:
-    """Where a tensor with these logical axes lies."""
-    return NamedSharding(mesh, spec(axes))
+def mesh_axes(mesh: Mesh, name: str, size: int | None) -> tuple[str, ...]:
+    """Along which mesh axes a dimension lies: its row of the table, or none (see IF_DIVIDED).
+
+    Args:
+      mesh: the mesh.
+      name: the logical axis.
+      size: of the dimension; None of a batch that `validate` has seen.
+    """
+    if name in IF_DIVIDED and size is not None and size % _ways(mesh, name):
+        return ()
+    return TABLE[name]
 
 
-def tree_shardings(mesh: Mesh, axes: Any) -> Any:
-    """`sharding` of every leaf of a tree of logical axes."""
-    return jax.tree.map(lambda a: sharding(mesh, a), axes, is_leaf=lambda a: isinstance(a, tuple))
+def sharding(
+    mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...] | None = None
+) -> NamedSharding:
+    """Where a tensor with these logical axes lies.
+
+    Args:
+      mesh: the mesh.
+      axes: the logical axes.
+      shape: of the tensor; None of rows of a batch that `validate` has seen, and of scalars.
+    """
+    assert shape is not None or set(axes) <= {"batch"}, axes
+    sizes = shape if shape is not None else (None,) * len(axes)
+    parts = (mesh_axes(mesh, *pair) for pair in zip(axes, sizes, strict=True))
+    return NamedSharding(mesh, PartitionSpec(*(p if len(p) != 1 else p[0] for p in parts)))
 
 
-def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> None:
+def placed(mesh: Mesh, axes: Any, shapes: Any) -> Any:
+    """Shape, dtype and sharding (ShapeDtypeStruct) of every leaf of a tree.
+
+    Args:
+      mesh: the mesh.
+      axes: tree of logical axes.
+      shapes: tree of the same form of arrays or ShapeDtypeStructs.
+    """
+
+    def place(names: tuple[str, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        where = sharding(mesh, names, leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    return jax.tree.map(place, axes, shapes, is_leaf=lambda a: isinstance(a, tuple))
+
+
+def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> tuple[str, ...]:
     """Proves, before anything is compiled, that the mesh splits what it says it splits.
 
     Args:
       mesh: the mesh.
       axes: tree of logical axes of the parameters.
       shapes: tree of the same form of arrays or ShapeDtypeStructs.
-      batches: rows that go through the model at once, over all devices, by what sets them.
+      batches: rows that go through the model at once, over all devices, by what sets them. With
+        none (decoding), the mesh axis `data` holds copies of everything, as it may.
+
+    Returns:
+      what a person should know, a line each: which dimension lies whole on every device although
+      the table has mesh axes for it.
 
     Raises:
-      ShardingError: a dimension that its mesh axes do not divide; or a mesh axis of more than
-        one device that no parameter and no batch dimension uses.
+      ShardingError: a dimension that its mesh axes do not divide; a mesh axis of more than one
+        device that no parameter and no batch dimension uses; or a large parameter that lies whole
+        on every device along `fsdp` or `tensor`.
     """
     leaves = jax.tree_util.tree_flatten_with_path(axes, is_leaf=lambda a: isinstance(a, tuple))[0]
     tensors = [
         (".".join(str(key.key) for key in path), names, leaf.shape)
         for (path, names), leaf in zip(leaves, jax.tree.leaves(shapes), strict=True)
     ]
-    tensors += [(name, ("batch",), (rows,)) for name, rows in batches.items()]
     used: set[str] = set()
+    whole: dict[str, int] = {}
     for tensor, names, shape in tensors:
+        along: set[str] = set()
         for name, size in zip(names, shape, strict=True):
-            ways = math.prod(mesh.shape[axis] for axis in TABLE[name])
-            used.update(TABLE[name])
-            if size % ways:
-                over = " x ".join(f"{a}={mesh.shape[a]}" for a in TABLE[name] if mesh.shape[a] > 1)
-                raise ShardingError(
-                    f"mesh {over} does not divide {size}, the {name} dimension of {tensor}; "
-                    f"choose mesh sizes whose product divides {size}"
-                )
+            if TABLE[name] and not mesh_axes(mesh, name, size):
+                whole[name] = size
+            else:
+                _check_divides(mesh, tensor, name, size)
+                used.update(TABLE[name])
+            along.update(TABLE[name])
+        if math.prod(shape) >= _LARGE and not ALONG_ALL & set(names):
+            for axis in ("fsdp", "tensor"):
+                if mesh.shape[axis] > 1 and axis not in along:
+                    raise ShardingError(
+                        f"{tensor} {shape} lies whole on each of the {mesh.shape[axis]} devices "
+                        f"along {axis}; give one of its axes {', '.join(names)} a row in "
+                        f"sharding/table.py, or set mesh.{axis}=1"
+                    )
+    for source, rows in batches.items():
+        _check_divides(mesh, source, "batch", rows)
+        used.update(TABLE["batch"])
     for axis, size in mesh.shape.items():
-        if size > 1 and axis not in used:
+        if size > 1 and axis not in used and (batches or axis != "data"):
             raise ShardingError(f"mesh.{axis}={size} would shard nothing; set it to 1")
+    return tuple(
+        f"{size} {name} are not divided by {_over(mesh, name)}: each of its devices has all of them"
+        for name, size in whole.items()
+    )
+
+
+def _over(mesh: Mesh, name: str) -> str:
+    return " x ".join(f"{a}={mesh.shape[a]}" for a in TABLE[name] if mesh.shape[a] > 1)
+
+
+def _check_divides(mesh: Mesh, tensor: str, name: str, size: int) -> None:
+    if size % _ways(mesh, name):
+        raise ShardingError(
+            f"mesh {_over(mesh, name)} does not divide {size}, the {name} dimension of {tensor}; "
+            f"choose mesh sizes whose product divides {size}"
+        )

@@ -1,7 +1,6 @@
 """The next-token loss, as sums that add up over rows, microbatches and devices."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,48 +11,49 @@ from model.decoder import Decoder, unembed
 _CHUNK_LOGITS = 1 << 25  # of one device: 128 MB in float32
 
 
-class Sums(NamedTuple):
-    """Sums over predicted tokens, float32 scalars.
+Sums = dict[str, jax.Array]
+"""Sums over the predicted tokens of a batch, by name.
 
-    Attributes:
-      loss: negative log-likelihood, nats.
-      z_squared: log(Z)^2 of the softmax's normaliser.
-      tokens: how many.
-      bytes: of text that they stand for.
-    """
+"tokens" (how many) and "bytes" (of text that they stand for) are counts: int32, which is exact up
+to 2^31 - 1 a step. Beyond that, half a gigabyte of tokens, a count is negative, which the recorder
+and `evaluate` refuse. All others are float32, and named where they are computed: in `_chunk_loss`.
+"""
 
-    loss: jax.Array
-    z_squared: jax.Array
-    tokens: jax.Array
-    bytes: jax.Array
 
-    @classmethod
-    def zero(cls) -> "Sums":
-        return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
+def count(x: jax.Array) -> jax.Array:
+    """The exact sum of whole numbers, int32 (float32 would round it above 2^24)."""
+    return jnp.sum(x.astype(jnp.int32))
+
+
+def means(sums: Sums) -> Sums:
+    """What people read: a count stays as it is, every other sum is divided by the tokens."""
+    tokens = jnp.maximum(sums["tokens"], 1)
+    counts = {"tokens", "bytes"}
+    return {name: x if name in counts else x / tokens for name, x in sums.items()}
 
 
 def batch_sums(
-    model: Decoder, batch: dict[str, jax.Array], z_loss: float = 0.0, ways: int = 1
+    model: Decoder, batch: dict[str, jax.Array], z_loss: float = 0.0, devices: int = 1
 ) -> tuple[jax.Array, Sums]:
-    """Runs the model over a batch (see data/packing.py) and sums over its weighted targets.
+    """Runs the model over a batch (see data/packing.py) and sums over its predicted targets.
 
     Args:
       model: with its parameters.
-      batch: tokens, targets, segments, positions, weights, bytes: [B, T].
+      batch: tokens, targets, segments, positions, weights (0 or 1), bytes: [B, T].
       z_loss: weight of the z-loss in the objective.
-      ways: over how many devices the batch and the vocabulary are split, to size the chunks.
+      devices: over how many the batch and the vocabulary are split, to size the chunks.
 
     Returns:
-      the objective, loss + z_loss x z_squared, which is what may be differentiated; and the sums.
+      the objective, loss + z_loss x the sum of log(Z)^2, which is what may be differentiated; and
+      the sums.
     """
     x_BTD, _ = model.features(batch["tokens"], batch["positions"], batch["segments"])
-    logits = x_BTD.shape[0] * x_BTD.shape[1] * model.config.padded_vocab_size // ways
+    logits = x_BTD.shape[0] * x_BTD.shape[1] * model.config.padded_vocab_size // devices
     chunks = _chunks(x_BTD.shape[1], logits)
-    objective, (loss, z_squared) = _head(
+    objective, sums = _head(
         model.config, z_loss, chunks, model.table[...], x_BTD, batch["targets"], batch["weights"]
     )
-    tokens, text_bytes = jnp.sum(batch["weights"]), jnp.sum(batch["bytes"].astype(jnp.float32))
-    return objective, Sums(loss, z_squared, tokens, text_bytes)
+    return objective, sums | {"tokens": count(batch["weights"]), "bytes": count(batch["bytes"])}
 
 
 def _chunks(length: int, logits: int) -> int:
@@ -62,8 +62,8 @@ def _chunks(length: int, logits: int) -> int:
     return next(n for n in range(max(wanted, 1), length + 1) if length % n == 0)
 
 
-Pair = tuple[jax.Array, jax.Array]
-Total = tuple[jax.Array, Pair]  # the objective; loss and log(Z)^2
+Pair = tuple[jax.Array, jax.Array]  # gradients of table and features
+Total = tuple[jax.Array, Sums]  # the objective, and the sums
 Chunk = tuple[jax.Array, jax.Array, jax.Array]  # features, targets, weights
 
 
@@ -75,15 +75,17 @@ def _chunk_loss(
     config: ModelConfig,
     z_loss: float,
 ) -> Total:
-    """The sums of a chunk of the sequence."""
+    """The objective and the sums of a chunk of the sequence. A sum is named here and only here."""
     logits = unembed(config, table_VD, x_BCD)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     # A comparison, not a look-up: its gradient needs no scatter, and it splits over the vocabulary.
     is_target = jnp.arange(logits.shape[-1]) == targets_BC[..., None]
     at_target = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
-    loss = jnp.sum((log_z - at_target) * weights_BC)
-    z_squared = jnp.sum(jnp.square(log_z) * weights_BC)
-    return loss + z_loss * z_squared, (loss, z_squared)
+    sums = {
+        "loss": jnp.sum((log_z - at_target) * weights_BC),  # negative log-likelihood, nats
+        "z_loss": jnp.sum(jnp.square(log_z) * weights_BC),  # of the softmax's normaliser
+    }
+    return sums["loss"] + z_loss * sums["z_loss"], sums
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -106,7 +108,8 @@ def _head(
         sums = _chunk_loss(table_VD, *chunk, config, z_loss)
         return jax.tree.map(jnp.add, total, sums), None
 
-    return jax.lax.scan(one, _zeros(), _split(chunks, x_BTD, targets_BT, weights_BT))[0]
+    split = _split(chunks, x_BTD, targets_BT, weights_BT)
+    return jax.lax.scan(one, _zeros(config, table_VD, split), split)[0]
 
 
 def _head_forward(
@@ -127,10 +130,9 @@ def _head_forward(
         sums, (more_VD, grad_BCD) = gradient(table_VD, *chunk, config, z_loss)
         return (jax.tree.map(jnp.add, total, sums), grad_VD + more_VD), grad_BCD
 
-    start = (_zeros(), jnp.zeros_like(table_VD))
-    (total, grad_VD), grads = jax.lax.scan(
-        one, start, _split(chunks, x_BTD, targets_BT, weights_BT)
-    )
+    split = _split(chunks, x_BTD, targets_BT, weights_BT)
+    start = (_zeros(config, table_VD, split), jnp.zeros_like(table_VD))
+    (total, grad_VD), grads = jax.lax.scan(one, start, split)
     return total, (grad_VD, grads.swapaxes(0, 1).reshape(x_BTD.shape))
 
 
@@ -144,8 +146,14 @@ def _head_backward(
 _head.defvjp(_head_forward, _head_backward)
 
 
-def _zeros() -> Total:
-    return (jnp.zeros(()), (jnp.zeros(()), jnp.zeros(())))
+def _zeros(config: ModelConfig, table_VD: jax.Array, split: Chunk) -> Total:
+    """What the sums of no chunk at all are."""
+
+    def one(table_VD: jax.Array, x: jax.Array, targets: jax.Array, weights: jax.Array) -> Total:
+        return _chunk_loss(table_VD, x[0], targets[0], weights[0], config, 0.0)
+
+    like = jax.eval_shape(one, table_VD, *split)
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
 
 
 def _split(chunks: int, x: jax.Array, targets: jax.Array, weights: jax.Array) -> Chunk:

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from model import parameters
 from model.config import ModelConfig
 from model.decoder import Decoder
-from sharding.table import sharding, tree_shardings
+from sharding.table import placed, sharding
 
 
 @jax.tree_util.register_dataclass
@@ -34,32 +34,33 @@ def fresh_state(config: ModelConfig, tx: optax.GradientTransformation, seed: int
     return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 
-def abstract_state(
-    config: ModelConfig, tx: optax.GradientTransformation, model: Decoder, mesh: Mesh
-) -> TrainState:
+def abstract_params(model: Decoder, mesh: Mesh) -> parameters.Params:
+    """Shape, dtype and sharding of every parameter of `model`, which may be an outline."""
+    return placed(mesh, parameters.logical_axes(model), parameters.shapes(model))
+
+
+def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh) -> TrainState:
     """Shape, dtype and sharding of every leaf: what a checkpoint is restored into.
 
     Optimizer moments lie as their parameters do; counters are replicated.
     """
-    shapes = jax.eval_shape(lambda: fresh_state(config, tx, 0))
-    shardings = tree_shardings(mesh, parameters.logical_axes(model))
+    params = abstract_params(model, mesh)
+    opt_state = jax.eval_shape(tx.init, params)
     alone = sharding(mesh, ())
+
+    def counter(shape: jax.ShapeDtypeStruct) -> Any:
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=alone)
+
     moments = optax.tree_map_params(
         tx,
-        lambda _, where: where,
-        shapes.opt_state,
-        shardings,
-        transform_non_params=lambda _: alone,
+        lambda moment, like: jax.ShapeDtypeStruct(
+            moment.shape, moment.dtype, sharding=like.sharding
+        ),
+        opt_state,
+        params,
+        transform_non_params=counter,
     )
-
-    def struct(shape: jax.ShapeDtypeStruct, where: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
-
-    return TrainState(
-        jax.tree.map(struct, shapes.params, shardings),
-        jax.tree.map(struct, shapes.opt_state, moments),
-        jax.tree.map(struct, shapes.step, alone),
-    )
+    return TrainState(params, moments, counter(jax.ShapeDtypeStruct((), jnp.int32)))
 
 
 def shardings_of(state: Any) -> Any:

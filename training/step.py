@@ -12,7 +12,7 @@ from model import parameters
 from model.decoder import Decoder
 from sharding.table import sharding
 from training.config import TrainConfig
-from training.loss import Sums, batch_sums
+from training.loss import Sums, batch_sums, means
 from training.state import TrainState, shardings_of
 
 Batch = dict[str, jax.Array]
@@ -26,7 +26,7 @@ def gradients(
     batch: Batch,
     accumulation: int,
     z_loss: float,
-    ways: int = 1,
+    devices: int = 1,
 ) -> tuple[parameters.Params, Sums]:
     """Gradients of the mean loss a predicted token, and the sums behind the metrics.
 
@@ -35,7 +35,7 @@ def gradients(
     """
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
-        return batch_sums(parameters.bind(model, params), rows, z_loss, ways)
+        return batch_sums(parameters.bind(model, params), rows, z_loss, devices)
 
     add_gradients = jax.value_and_grad(objective, has_aux=True)
     if accumulation == 1:
@@ -50,9 +50,11 @@ def gradients(
             (_, sums), grads = add_gradients(params, rows)
             return jax.tree.map(jnp.add, total, (grads, sums)), None
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        (grads, sums), _ = jax.lax.scan(one, (zeros, Sums.zero()), micro)
-    scale = 1 / jnp.maximum(sums.tokens, 1)
+        first = jax.tree.map(lambda x: x[0], micro)
+        sums_like = jax.eval_shape(objective, params, first)[1]
+        zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), (params, sums_like))
+        (grads, sums), _ = jax.lax.scan(one, zeros, micro)
+    scale = 1 / jnp.maximum(sums["tokens"], 1)
     return jax.tree.map(lambda g: g * scale, grads), sums
 
 
@@ -74,9 +76,9 @@ def make_step(
       state: the abstract state.
 
     Returns:
-      step(state, batch) -> the next state, and scalars (float32): loss (nats a token), bits a
-      byte, z_loss, tokens and bytes predicted, gradient norm (before clipping), parameter norm
-      (after the update) and learning rate.
+      step(state, batch) -> the next state, and scalars: the means of the loss's sums a predicted
+      token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient norm
+      (before clipping), parameter norm (after the update) and learning rate (float32).
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -85,12 +87,8 @@ def make_step(
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        tokens = jnp.maximum(sums.tokens, 1)
         metrics = {
-            "loss": sums.loss / tokens,
-            "z_loss": sums.z_squared / tokens,
-            "tokens": sums.tokens,
-            "bytes": sums.bytes,
+            **means(sums),
             "grad_norm": optax.global_norm(grads),
             "param_norm": optax.global_norm(params),
             "learning_rate": schedule(state.step),

@@ -16,8 +16,8 @@ from evaluation.perplexity import evaluate, make_scorer
 from model import parameters
 from model.config import ModelConfig
 from sharding.placement import constrainer
-from sharding.table import tree_shardings
 from tests.training.sharded import mesh_of
+from training.state import abstract_params, shardings_of
 
 MODEL = ModelConfig(
     vocab_size=258,
@@ -42,7 +42,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 def measure(split: TokenStore, sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
     mesh = mesh_of(*sizes)
     outline = parameters.outline(MODEL, constrainer(mesh))
-    where = tree_shardings(mesh, parameters.logical_axes(outline))
+    where = shardings_of(abstract_params(outline, mesh))
     params = jax.jit(lambda: parameters.initialize(MODEL, 0), out_shardings=where)()
     seen: list[tuple[int, int]] = []
     score = make_scorer(outline, mesh, where)

@@ -1,5 +1,7 @@
 """Generation: the cache changes nothing, and sampling keeps to its rules."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,12 @@ from flax import nnx
 
 from model import parameters
 from model.generation import Generator, Sampling, sample
+from sharding.config import decoding_mesh
+from sharding.mesh import make_mesh
+from sharding.placement import constrainer
+from sharding.table import sharding
 from tests.model.conftest import lively, runner, small_config
+from training.state import abstract_params, shardings_of
 
 
 def _generator(kind, how):
@@ -44,6 +51,48 @@ def test_logits_with_cache_equal_logits_without(kind):
     np.testing.assert_allclose(
         jnp.concatenate(got, 1)[..., :61], want[..., :61], rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "devices"), [("gpt2", 1), ("gpt2", 2), ("multi_query", 3), ("llama", 8)]
+)
+def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
+    config = small_config(kind)
+    sizes = config.num_heads, config.mlp_dim, config.padded_vocab_size
+    mesh = make_mesh(decoding_mesh(devices, *sizes), jax.devices()[:devices])
+    assert (mesh.shape["tensor"], mesh.shape["fsdp"]) == (math.gcd(devices, 4), 1)
+    outline = parameters.outline(config, constrainer(mesh))
+    values = nnx.to_pure_dict(nnx.state(lively(config), nnx.Param))
+    params = jax.device_put(values, shardings_of(abstract_params(outline, mesh)))
+    how = Sampling(temperature=1.5, top_p=0.95)
+    _, alone = _generator(kind, how)
+    spread = Generator(outline, params, how, sharding(mesh, ()))
+    want = list(alone([3, 4, 5], max_tokens=12, seed=7))
+    assert list(spread([3, 4, 5], max_tokens=12, seed=7)) == want
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_weights_are_cast_once_and_give_the_same_logits(kind):
+    config = small_config(kind, dtype="bfloat16")
+    model = lively(config)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    cast = parameters.in_compute_dtype(parameters.outline(config), params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cast):
+        name = path[-1].key
+        keeps = "norm" in str(path) or name in ("out_bias", "down_bias", "position_embedding")
+        assert leaf.dtype == (jnp.float32 if keeps else jnp.bfloat16), path
+    for before, after in zip(jax.tree.leaves(params), jax.tree.leaves(cast), strict=True):
+        assert before.dtype == jnp.float32 and after.sharding == before.sharding
+    tokens = jnp.arange(16)[None]
+    arguments = tokens, tokens, jnp.ones_like(tokens)
+    run = jax.jit(lambda p: parameters.bind(parameters.outline(config), p)(*arguments))
+    # Only the embedding differs where learned positions are added to it.
+    exact = config.positions == "rope"
+    want, got = run(params)[..., :61], run(cast)[..., :61]
+    np.testing.assert_allclose(got, want, rtol=0, atol=0 if exact else 0.05 * np.abs(want).max())
+    full = lively(small_config(kind))
+    same = nnx.to_pure_dict(nnx.state(full, nnx.Param))
+    assert parameters.in_compute_dtype(full, same) is same
 
 
 def test_same_seed_same_text_and_stop():

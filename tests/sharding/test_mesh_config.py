@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from sharding.config import AXES, RESERVED, MeshConfig
+from sharding.config import AXES, RESERVED, MeshConfig, decoding_mesh
 from sharding.mesh import make_mesh
 
 
@@ -44,6 +44,15 @@ def test_impossible_sizes(values, says):
 def test_sizes_that_do_not_fit_the_devices(values, devices, says):
     with pytest.raises(ValueError, match=says):
         MeshConfig(**values).sizes(devices)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [(1, (1, 1, 1)), (3, (3, 1, 1)), (8, (1, 1, 8)), (12, (3, 1, 4)), (256, (8, 1, 32))],
+)
+def test_decoding_mesh_for_any_number_of_devices(devices, expected):
+    """Heads, MLP and vocabulary of Llama 3 8B."""
+    assert sizes(decoding_mesh(devices, 32, 14336, 128256), devices) == expected
 
 
 def test_mesh_has_every_axis_and_every_device():

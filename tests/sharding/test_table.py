@@ -1,15 +1,18 @@
 """The table of logical axes, its validation, and rows placed by it."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from model import parameters
+from model.config import ModelConfig
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
 from sharding.placement import place_rows
-from sharding.table import TABLE, ShardingError, spec, validate
+from sharding.table import TABLE, ShardingError, placed, sharding, validate
 from tests.model.conftest import KINDS, small_config
 
 
@@ -17,10 +20,37 @@ def mesh(**sizes: int) -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(**{"data": 1, "fsdp": 1, "tensor": 1, **sizes}))
 
 
-def test_spec():
-    assert spec(("vocab", "embed")) == PartitionSpec("tensor", "fsdp")
-    assert spec(("batch", "length")) == PartitionSpec(("data", "fsdp"), ())
-    assert spec(()) == PartitionSpec()
+def test_sharding():
+    on = mesh(data=2, fsdp=2, tensor=2)
+    assert sharding(on, ("vocab", "embed"), (8, 8)).spec == PartitionSpec("tensor", "fsdp")
+    rows = PartitionSpec(("data", "fsdp"), ())
+    assert sharding(on, ("batch", "length"), (4, 9)).spec == rows
+    assert sharding(on, ("batch",)).spec == PartitionSpec(("data", "fsdp"))
+    assert sharding(on, ()).spec == PartitionSpec()
+
+
+@pytest.mark.parametrize(("heads", "split"), [(1, False), (2, False), (4, True), (6, False)])
+def test_key_value_heads_are_whole_where_tensor_does_not_divide_them(heads, split):
+    on = mesh(fsdp=2, tensor=4)
+    axes, shape = ("embed", "kv_heads"), (8, heads)
+    assert sharding(on, axes, shape).spec == PartitionSpec("fsdp", "tensor" if split else ())
+    trees = {"key": axes, "q": ("embed", "heads")}, {"key": shape, "q": (8, 4)}
+    shapes = {name: jax.ShapeDtypeStruct(s, np.float32) for name, s in trees[1].items()}
+    whole = f"{heads} kv_heads are not divided by tensor=4: each of its devices has all of them"
+    assert validate(on, trees[0], shapes, {"rows": 8}) == (() if split else (whole,))
+
+
+def test_a_row_alone_lies_whole_on_every_device():
+    on = mesh(data=2, fsdp=2, tensor=2)
+    assert sharding(on, ("batch", "length"), (1, 9)).spec == PartitionSpec((), ())
+
+
+def test_placed():
+    on = mesh(fsdp=2, tensor=4)
+    shapes = {"w": jax.ShapeDtypeStruct((8, 12), np.float32)}
+    found = placed(on, {"w": ("embed", "mlp")}, shapes)["w"]
+    assert (found.shape, found.dtype) == ((8, 12), np.float32)
+    assert found.sharding.spec == PartitionSpec("fsdp", "tensor")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,6 +79,38 @@ def test_validate_names_tensor_axis_and_size():
         ShardingError, match=r"data=4 x fsdp=2 does not divide 12, the batch .*rows"
     ):
         validate(mesh(data=4, fsdp=2), axes, shapes, {"rows": 12})
+
+
+def test_validate_without_batches_lets_data_hold_copies():
+    axes, shapes = {"w": ("mlp",)}, {"w": jax.ShapeDtypeStruct((8,), np.float32)}
+    validate(mesh(data=4, tensor=2), axes, shapes, {})
+    with pytest.raises(ShardingError, match=r"mesh\.fsdp=4 would shard nothing"):
+        validate(mesh(fsdp=4, tensor=2), axes, shapes, {})
+
+
+@pytest.mark.parametrize(
+    ("names", "axis"), [(("head_dim", "mlp"), "fsdp"), (("layers", "embed"), "tensor")]
+)
+def test_validate_refuses_a_large_parameter_that_lies_whole(names, axis):
+    axes = {"w": ("embed", "mlp"), "a": {"big": names}}
+    shapes = {
+        "w": jax.ShapeDtypeStruct((8, 8), np.float32),
+        "a": {"big": jax.ShapeDtypeStruct((4096, 4096), np.float32)},
+    }
+    with pytest.raises(ShardingError, match=rf"a\.big \(4096, 4096\) lies whole .* along {axis};"):
+        validate(mesh(fsdp=2, tensor=4), axes, shapes, {"rows": 8})
+    validate(mesh(data=8), axes, shapes, {"rows": 8})  # copies along `data` are its meaning
+    positions = {"w": ("embed", "mlp"), "a": {"big": ("position", "embed")}}
+    validate(mesh(fsdp=2, tensor=4), positions, shapes, {"rows": 8})
+
+
+@pytest.mark.parametrize("name", ["gpt2_124m", "llama_1b", "llama3_8b"])
+def test_the_large_configs_fit_a_mesh_of_fsdp_and_tensor(name):
+    config = importlib.import_module(f"configs.{name}").get_config().model.to_dict()
+    config.update(dtype="float32")
+    outline = parameters.outline(ModelConfig(**config))
+    axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+    assert validate(mesh(data=2, fsdp=2, tensor=2), axes, shapes, {"rows": 8}) == ()
 
 
 def test_validate_refuses_an_axis_that_shards_nothing():

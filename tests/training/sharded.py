@@ -1,5 +1,6 @@
 """A small run as train.py sets it up, on any mesh."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from training.optimizer import learning_rate, make_optimizer
 from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import Step, make_step
 
-STEPS, ROWS, LENGTH = 10, 16, 16
+STEPS, ROWS, LENGTH = 20, 16, 16
 MODEL = ModelConfig(
     vocab_size=120,
     num_layers=2,
@@ -28,6 +29,7 @@ MODEL = ModelConfig(
     mlp_dim=64,
     max_length=LENGTH,
 )
+GROUPED = dataclasses.replace(MODEL, num_kv_heads=2)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=2)
 MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
 
@@ -44,11 +46,16 @@ def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[:size])
 
 
-def begin(mesh: Mesh, model: ModelConfig = MODEL, train: TrainConfig | None = None) -> Run:
+def begin(
+    mesh: Mesh,
+    model: ModelConfig = MODEL,
+    train: TrainConfig | None = None,
+    optimizer: OptimizerConfig = OPTIMIZER,
+) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
     outline = parameters.outline(model, constrainer(mesh))
-    tx, schedule = make_optimizer(OPTIMIZER, STEPS), learning_rate(OPTIMIZER, STEPS)
-    abstract = abstract_state(model, tx, outline, mesh)
+    tx, schedule = make_optimizer(optimizer, train.steps), learning_rate(optimizer, train.steps)
+    abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
     return Run(mesh, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract))
 

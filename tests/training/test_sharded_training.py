@@ -7,53 +7,88 @@ import jax
 import numpy as np
 import pytest
 
-from model import parameters
-from sharding.placement import constrainer
-from sharding.table import sharding
-from tests.training.sharded import MESHES, MODEL, begin, host, mesh_of, placed
-from training.step import gradients
+from model.config import ModelConfig
+from tests.training.sharded import GROUPED, MESHES, MODEL, STEPS, begin, host, mesh_of, placed
+
+SIZES = tuple[int, int, int]
+SHORT = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+SLOW = pytest.mark.slow  # 8 devices on two cores: 10 to 40 s each
 
 
 @functools.cache
-def trained(sizes: tuple[int, int, int]) -> tuple[Any, list[Any], Any]:
-    """First-step gradients, the metrics of three steps, the state after them."""
-    run = begin(mesh_of(*sizes))
-    outline = parameters.outline(MODEL, constrainer(run.mesh))
-    params = run.abstract.params
-    where = jax.tree.map(lambda leaf: leaf.sharding, params)
-    grad = jax.jit(
-        lambda p, b: gradients(outline, p, b, 1, 1e-3, run.mesh.size)[0],
-        in_shardings=(where, sharding(run.mesh, ("batch",))),
-        out_shardings=where,
-    )
-    grads = host(grad(run.state.params, placed(run.mesh, 0)))
-    state, metrics = run.state, []
-    for index in range(3):
+def trained(sizes: SIZES, model: ModelConfig) -> tuple[list[Any], Any, Any]:
+    """The metrics of every step, and the state after the first and after the last."""
+    run = begin(mesh_of(*sizes), model)
+    state, metrics, first = run.state, [], None
+    for index in range(STEPS):
         state, values = run.step(state, placed(run.mesh, index))
         metrics.append(host(values))
-    return grads, metrics, host(state)
+        first = host(state) if first is None else first
+    return metrics, first, host(state)
 
 
-def assert_close(a: Any, b: Any, rtol: float, atol: float) -> None:
+def assert_close(a: Any, b: Any, of_largest: float) -> None:
+    """Each array, to a part of the largest number in it."""
     leaves = jax.tree_util.tree_leaves_with_path(a)
     for (path, x), y in zip(leaves, jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol, err_msg=str(path))
+        atol = of_largest * float(np.abs(y).max())
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol, err_msg=str(path))
+
+
+def compare(sizes: SIZES, model: ModelConfig) -> None:
+    """Against one device.
+
+    Over all meshes here the largest differences were: Adam's moments after a step 9e-7 and after
+    20 steps 2.4e-4 of the largest of their array, parameters 4.1e-5, metrics 4e-5 of their value.
+    The bounds are two and a half to six times that; of the first three steps' metrics 1e-5.
+    """
+    metrics, first, last = trained(sizes, model)
+    metrics_one, first_one, last_one = trained((1, 1, 1), model)
+    assert int(first.step) == 1 and int(last.step) == STEPS
+    # After one step Adam's moments are the gradient and its square.
+    assert_close(first.opt_state, first_one.opt_state, 5e-6)
+    # Adam divides by the gradient's own size, and so blows up rounding where that is near zero: to
+    # a part of the learning rate, 1e-2, in parameters; and from these it goes on to all the rest.
+    for found, one in ((first, first_one), (last, last_one)):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-4),
+            found.params,
+            one.params,
+        )
+    assert_close(last.opt_state, last_one.opt_state, 1e-3)
+    for number, (values, one) in enumerate(zip(metrics, metrics_one, strict=True)):
+        assert values.keys() == one.keys()
+        for name, value in values.items():
+            rtol = 1e-5 if number < 3 else 2e-4
+            np.testing.assert_allclose(value, one[name], rtol=rtol, atol=1e-7, err_msg=name)
+        assert values["tokens"] == one["tokens"] and values["bytes"] == one["bytes"]
 
 
 def test_all_factorisations_are_here():
     assert len(set(MESHES)) == 10
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize(
+    "sizes",
+    [pytest.param(s, marks=[] if s in SHORT else SLOW) for s in MESHES],
+    ids=lambda s: "x".join(map(str, s)),
+)
 def test_same_as_one_device(sizes):
-    grads, metrics, state = trained(sizes)
-    grads_one, metrics_one, state_one = trained((1, 1, 1))
-    for values, one in zip(metrics, metrics_one, strict=True):
-        assert_close(values, one, rtol=1e-5, atol=1e-7)
-    assert_close(grads, grads_one, rtol=1e-5, atol=1e-6)
-    # Adam divides by the gradient's own size, and so blows up rounding where that is near zero.
-    assert_close(state.params, state_one.params, rtol=1e-4, atol=1e-4)
-    assert int(state.step) == 3
+    compare(sizes, MODEL)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 2, 4), pytest.param((1, 1, 8), marks=SLOW), pytest.param((2, 1, 4), marks=SLOW)],
+    ids=lambda s: "x".join(map(str, s)),
+)
+def test_two_key_value_heads_on_more_devices_than_that(sizes):
+    """They lie whole on all devices along `tensor`; the query heads are split."""
+    run_on = begin(mesh_of(*sizes), GROUPED).state.params["blocks"]["attention"]
+    tensor = sizes[2]
+    assert run_on["key"].addressable_shards[0].data.shape == (2, 32 // sizes[1], 2, 4)
+    assert run_on["query"].addressable_shards[0].data.shape == (2, 32 // sizes[1], 8 // tensor, 4)
+    compare(sizes, GROUPED)
 
 
 @pytest.mark.parametrize("sizes", [(1, 8, 1), (1, 1, 8), (2, 2, 2)])

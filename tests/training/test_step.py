@@ -12,7 +12,7 @@ import pytest
 from model import parameters
 from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_of, placed
 from training.config import TrainConfig
-from training.loss import batch_sums
+from training.loss import batch_sums, count, means
 from training.step import gradients
 
 
@@ -61,10 +61,10 @@ def test_loss_against_numpy():
     at_target = np.take_along_axis(logits, rows["targets"][..., None], -1)[..., 0]
     loss = ((log_z - at_target) * rows["weights"]).sum()
     z_squared = (log_z**2 * rows["weights"]).sum()
-    np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
-    np.testing.assert_allclose(found.z_squared, z_squared, rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["z_loss"], z_squared, rtol=1e-5)
     np.testing.assert_allclose(objective, loss + 0.01 * z_squared, rtol=1e-5)
-    assert found.tokens == rows["weights"].sum() and found.bytes == rows["bytes"].sum()
+    assert found["tokens"] == rows["weights"].sum() and found["bytes"] == rows["bytes"].sum()
 
 
 @pytest.mark.parametrize("chunks", [1, 4])
@@ -100,8 +100,8 @@ def test_metrics_and_donation():
     assert metrics["param_norm"] == pytest.approx(
         float(optax.global_norm(host(state.params))), rel=1e-5
     )
-    assert metrics["loss"] == pytest.approx(whole.loss / whole.tokens, rel=1e-5)
-    assert metrics["z_loss"] == pytest.approx(whole.z_squared / whole.tokens, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(whole["loss"] / whole["tokens"], rel=1e-5)
+    assert metrics["z_loss"] == pytest.approx(whole["z_loss"] / whole["tokens"], rel=1e-5)
     assert metrics["learning_rate"] == pytest.approx(1e-2 / 2)
     assert int(state.step) == 1
     assert float(jax.numpy.abs(state.params["embedding"]).sum()) != before
@@ -111,5 +111,25 @@ def test_a_batch_of_nothing_but_padding_changes_nothing_to_nan():
     empty = {name: np.zeros_like(value) for name, value in batch(0).items()}
     outline = parameters.outline(MODEL)
     grads, found = jax.jit(lambda p: gradients(outline, p, empty, 1, 1e-3))(params())
-    assert found.tokens == 0
+    assert found["tokens"] == 0
     assert float(optax.global_norm(grads)) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_counts_are_exact_beyond_what_float32_can_hold(dtype):
+    values = np.full((4097, 1), 2**13 - 1, dtype)
+    values[-1] = 1
+    exact = 4096 * (2**13 - 1) + 1
+    assert exact > 2**24 and int(np.float32(exact)) != exact
+    found = jax.jit(count)(values)
+    assert found.dtype == np.int32 and int(found) == exact
+    again = means({"tokens": found, "bytes": found, "loss": jnp.float32(exact)})
+    assert int(again["tokens"]) == int(again["bytes"]) == exact and again["loss"] == 1
+
+
+def test_counts_of_microbatches_are_added_exactly():
+    rows = dict(batch(0), bytes=np.zeros((ROWS, 16), np.int32))
+    rows["bytes"][:4, 0] = 2**24 - 1, 2**24 + 1, 2**24, 1
+    outline = parameters.outline(MODEL)
+    _, found = jax.jit(lambda p: gradients(outline, p, rows, 2, 0.0))(params())
+    assert int(found["bytes"]) == 3 * 2**24 + 1

@@ -1,0 +1,93 @@
+"""What a matrix product is computed in: float32 means float32, on every hardware."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evaluation.perplexity import make_scorer
+from model import parameters
+from model.config import ModelConfig
+from model.generation import Generator, Sampling
+from tests.model.conftest import small_config
+from tests.training.sharded import LENGTH, OPTIMIZER, ROWS, mesh_of, placed
+from training.config import TrainConfig
+from training.optimizer import learning_rate, make_optimizer
+from training.state import abstract_params, abstract_state, shardings_of
+from training.step import make_step
+
+HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+
+
+def products(value: Any) -> Iterator[Any]:
+    """The precision of every matrix product in a jaxpr, and in those inside it."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from products(part)
+    elif hasattr(value, "jaxpr"):
+        yield from products(value.jaxpr)
+    elif hasattr(value, "eqns"):
+        for equation in value.eqns:
+            if equation.primitive.name in ("dot_general", "conv_general_dilated", "ragged_dot"):
+                yield equation.params["precision"]
+            else:
+                yield from products(list(equation.params.values()))
+
+
+def training(model: ModelConfig) -> Any:
+    train = TrainConfig(steps=2, batch_size=ROWS, accumulation=2, z_loss=1e-3)
+    mesh, outline = mesh_of(), parameters.outline(model)
+    tx, schedule = make_optimizer(OPTIMIZER, 2), learning_rate(OPTIMIZER, 2)
+    abstract = abstract_state(tx, outline, mesh)
+    step = make_step(outline, tx, schedule, train, mesh, abstract)
+    return jax.make_jaxpr(step)(abstract, placed(mesh, 0))
+
+
+def evaluation(model: ModelConfig) -> Any:
+    mesh, outline = mesh_of(), parameters.outline(model)
+    abstract = abstract_params(outline, mesh)
+    score = make_scorer(outline, mesh, shardings_of(abstract))
+    return jax.make_jaxpr(score)(abstract, placed(mesh, 0))
+
+
+def generation(model: ModelConfig) -> Any:
+    outline = parameters.outline(model)
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), parameters.shapes(outline))
+    generator = Generator(outline, params, Sampling())
+    cache = outline.empty_cache(1, LENGTH)
+    arguments = (np.ones((1, 4), np.int32), 0, 3, np.zeros(2, np.uint32))
+    return jax.make_jaxpr(generator._extend)(params, cache, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remat"), [("llama", "none"), ("gpt2", "none"), ("gemma", "none"), ("gemma", "full")]
+)
+def test_training(kind, remat):
+    check(training, kind, remat=remat, weights=3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma"])
+@pytest.mark.parametrize("function", [evaluation, generation])
+def test_evaluation_and_generation(kind, function):
+    check(function, kind, weights=1)
+
+
+def check(function: Any, kind: str, weights: int, **options: Any) -> None:
+    """With all products found: each weight's, a number of times, and the two of attention."""
+    config = small_config(kind, vocab_size=120, **options)
+    found = list(products(function(config)))
+    each = 4 + 2 + (3 if config.mlp == "swiglu" else 2) + 1
+    assert len(found) >= weights * each
+    assert set(found) == {HIGHEST}
+    half = list(products(function(small_config(kind, vocab_size=120, dtype="bfloat16", **options))))
+    assert len(half) == len(found)
+    assert HIGHEST not in half
+
+
+def test_a_float32_product_is_not_what_accelerators_do_by_default():
+    """That the above can fail."""
+    plain = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2)))
+    assert list(products(plain)) == [None]
