@@ -208,9 +208,11 @@ class _FileLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.seek(0)
+            owner = self._file.read().strip()
+            self._file.close()
             raise UserError(
-                f"{workdir} is in use by process {self._file.read().strip()}: wait for it, stop "
-                "it, or choose another --workdir"
+                f"{workdir} is in use by process {owner}: wait for it, stop it, or choose another "
+                "--workdir"
             ) from None
         except OSError as error:
             print(

@@ -28,7 +28,7 @@ def test_a_record_comes_back():
     assert record.read(through_json(reached.to_dict()), "runs/x") == (reached, [])
 
 
-def test_what_a_record_is_made_of():
+def test_what_a_record_is_made_of() -> None:
     stream: Any = SimpleNamespace(fingerprint="s")
     data: Any = SimpleNamespace(
         description={"fingerprint": "d"}, eval=SimpleNamespace(fingerprint="e")

@@ -1,7 +1,7 @@
 """train.py with a fault in it: python faulty.py ARGUMENTS, with FAULT="KIND:STEP:PROCESS".
 
-The fault strikes one process before a step: "raise", "hang" or "exit"; or "version", which makes
-it claim another version of JAX, and "nan", which makes every process's gradient one.
+The fault strikes one process before a step: "raise" or "hang"; or it is "version", which makes
+that process claim another version of JAX.
 """
 
 import os
