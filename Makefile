@@ -9,7 +9,7 @@ PY := .venv/bin/python
 SETUP := @sh requirements/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-all lint format bench lock clean
+.PHONY: help setup setup-dev train test test-all marathon lint format bench lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -29,6 +29,9 @@ test: setup-dev ## run the tests, except the long combinations
 
 test-all: setup-dev ## run all tests
 	$(PY) -m pytest $(ARGS)
+
+marathon: setup-dev ## kill runs at random and compare what they leave; ARGS="--runs=20", "--processes=2", "--gcs"
+	$(PY) -m tests.marathon $(ARGS)
 
 lint: setup-dev ## check style, formatting and types
 	$(PY) -m ruff check

@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 _TOLD_S = 5.0  # between two words of process 0 to the others about its preparation
 _SAID_S = 30.0  # between two lines about it on the others
+_PCI_DEVICES = Path("/sys/bus/pci/devices")
 _GOOGLE_PCI_VENDOR = "0x1ae0"  # of every TPU chip
 
 
@@ -175,7 +176,7 @@ def _leave_out_missing_tpu() -> None:
     """Keeps an installed libtpu on a machine without a TPU from printing warnings."""
     if os.environ.get("JAX_PLATFORMS") or importlib.util.find_spec("libtpu") is None:
         return
-    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    vendors = _PCI_DEVICES.glob("*/vendor")
     if any(vendor.read_text().strip() == _GOOGLE_PCI_VENDOR for vendor in vendors):
         return
     gpu = any(importlib.util.find_spec(f"jax_cuda{n}_plugin") for n in (12, 13))

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from bench.shape import CPU, GPU
-from model.config import ModelConfig
 from reporting.environment import describe
 
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Counted steps of each side.", lower_bound=1)
@@ -108,19 +107,8 @@ def main(argv: list[str]) -> None:
             f"{min(ratios):.2f} to {max(ratios):.2f})"
         )
     if rate is not None:
-        config = ModelConfig(
-            vocab_size=shape.vocab,
-            num_layers=shape.layers,
-            embed_dim=shape.embed,
-            num_heads=shape.heads,
-            num_kv_heads=shape.heads,
-            head_dim=shape.embed // shape.heads,
-            mlp_dim=4 * shape.embed,
-            max_length=shape.length,
-            mlp="gelu",
-        )
         seconds = statistics.median(r["s"] for r in records["podium"])
-        mfu = config.flops_per_token(shape.length) * tokens / seconds / rate
+        mfu = shape.config().flops_per_token(shape.length) * tokens / seconds / rate
         result["mfu_of_measured_matmul"] = mfu
         print(f"MFU {mfu:.1%} of the measured {rate / 1e12:.0f} TFLOP/s")
     print(", ".join(f"{k} {v}" for k, v in describe().items()))

@@ -15,7 +15,6 @@ from data.documents import Document
 from data.stream import Stream
 from data.tokenizer import ByteTokenizer
 from model import parameters
-from model.config import ModelConfig
 from sharding.config import MeshConfig
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
@@ -29,21 +28,7 @@ _STEPS = 100_000
 
 def main() -> None:
     shape = GPU if jax.default_backend() == "gpu" else CPU
-    config = ModelConfig(
-        vocab_size=shape.vocab,
-        num_layers=shape.layers,
-        embed_dim=shape.embed,
-        num_heads=shape.heads,
-        num_kv_heads=shape.heads,
-        head_dim=shape.embed // shape.heads,
-        mlp_dim=4 * shape.embed,
-        max_length=shape.length,
-        norm="layernorm",
-        positions="learned",
-        mlp="gelu",
-        bias=True,
-        dtype=shape.dtype,
-    )
+    config = shape.config()
     optimizer = OptimizerConfig(
         learning_rate=LEARNING_RATE,
         schedule="constant",

@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from model.config import ModelConfig
+
 
 class Shape(NamedTuple):
     """A GPT-2 shape (tied embeddings, learned positions, LayerNorm, GELU) and its batch."""
@@ -13,6 +15,24 @@ class Shape(NamedTuple):
     rows: int
     length: int
     dtype: Literal["float32", "bfloat16"]
+
+    def config(self) -> ModelConfig:
+        """The same model in Podium's terms."""
+        return ModelConfig(
+            vocab_size=self.vocab,
+            num_layers=self.layers,
+            embed_dim=self.embed,
+            num_heads=self.heads,
+            num_kv_heads=self.heads,
+            head_dim=self.embed // self.heads,
+            mlp_dim=4 * self.embed,
+            max_length=self.length,
+            norm="layernorm",
+            positions="learned",
+            mlp="gelu",
+            bias=True,
+            dtype=self.dtype,
+        )
 
 
 CPU = Shape(6, 384, 6, 50304, 8, 256, "float32")
