@@ -192,12 +192,12 @@ def _gzip(
     directory = cache.root() / "baselines" / name
     if not cache.has(directory):
         split = documents(config.eval_split)
-        total = _megabytes(at_most)
+        total = _kilobytes(at_most)
         in_order = (store.in_store_order(split, i) for i in range(len(split)))
         measured = baselines.gzip_bits_per_byte(
             in_order,
             at_most,
-            lambda done: progress("measuring gzip: MB", _megabytes(done), total),
+            lambda done: progress("measuring gzip: kB", _kilobytes(done), total),
         )
         with cache.publish(directory) as building:
             (building / "gzip.json").write_text(json.dumps(measured._asdict()) + "\n")
@@ -209,8 +209,8 @@ def _gzip(
         ) from error
 
 
-def _megabytes(n_bytes: int) -> int:
-    return n_bytes >> 20
+def _kilobytes(n_bytes: int) -> int:
+    return -(-n_bytes // 1000)
 
 
 def _describe(tokens: TokenStore) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def choose_validation(texts: dict[str, str], share: float = VALIDATION_SHARE) ->
 def _open(title: str, library: Files, split: str, progress: Progress) -> Documents:
     validation = steadily(
         functools.partial(choose_validation, library.texts),
-        functools.partial(progress, "splitting the library: document", 0, len(library.texts)),
+        functools.partial(progress, "splitting the library", 0, 1),
     )
     names = {"train": set(library.texts) - validation, "validation": validation}
     return select(split, {key: _in_order(library, key, names[key]) for key in names}, title)

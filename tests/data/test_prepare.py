@@ -140,7 +140,7 @@ def test_progress_names_each_stage(poems: Path) -> None:
         "training the tokenizer: document",
         "tokenizing train: document",
         "tokenizing validation: document",
-        "measuring gzip: MB",
+        "measuring gzip: kB",
     ]
     assert all(0 <= done <= total for _, done, total in calls)
     calls.clear()
