@@ -10,13 +10,14 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 from absl import flags
+from jax.sharding import Mesh
 
 import commands
 from checkpointing import continuation, record
@@ -61,8 +62,7 @@ def main(job: commands.Job) -> None:
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
-    for note in check_layout(config) if job.others.index == 0 else ():
-        print(f"note: {note}", file=sys.stderr)
+    mesh = lay_out(config, first=job.others.index == 0)
     held = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)
@@ -73,17 +73,21 @@ def main(job: commands.Job) -> None:
                 config.data, progress, lambda tokenizer: door.check_tokenizer(config, tokenizer)
             ),
         )
-        train(job, config, data, workdir, held, profile, began)
+        train(job, config, mesh, data, workdir, held, profile, began)
     finally:
         if held is not None:
             held.release()
 
 
-def check_layout(config: RunConfig) -> tuple[str, ...]:
-    """Refuses a mesh that does not fit, before anything slow happens; returns what to say of it.
+def lay_out(config: RunConfig, first: bool) -> Mesh:
+    """The mesh of the run; one that does not fit is refused before anything slow happens.
 
     The vocabulary is not known yet, but it will be a multiple of vocab_multiple: a mesh that
     divides that will do.
+
+    Args:
+      config: of the run.
+      first: whether this process says what is to be said of the layout.
     """
     outline = parameters.outline(dataclasses.replace(config.model, vocab_size=1))
     batches = {
@@ -94,19 +98,28 @@ def check_layout(config: RunConfig) -> tuple[str, ...]:
     try:
         mesh = make_mesh(config.mesh)
         axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-        return validate(mesh, axes, shapes, batches)
+        notes = validate(mesh, axes, shapes, batches)
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
+    for note in notes if first else ():
+        print(f"note: {note}", file=sys.stderr)
+    return mesh
 
 
 def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) -> None:
     """Ends all processes, before anything slow happens, if they were not started alike."""
-    job.watch.at("comparing the processes", job.watch.bounds.start)
     keys = continuation.flat(config.to_dict())
     facts = {f"config.{key}": repr(value) for key, value in keys.items()}
     facts |= versions()
     facts["the workdir"] = workdir.proof(job.others)
-    agree(job.others, "the start", facts, job.watch.bounds.start)
+    compare(job, "the start", facts)
+
+
+def compare(job: commands.Job, what: str, facts: Mapping[str, str]) -> None:
+    """Ends all processes if `facts` are not the same on all of them."""
+    bound = job.watch.bounds.start
+    job.watch.at(f"comparing {what}", 1.2 * bound)  # who has not come is named before that
+    agree(job.others, what, facts, bound)
 
 
 def versions() -> dict[str, str]:
@@ -117,6 +130,7 @@ def versions() -> dict[str, str]:
 def train(
     job: commands.Job,
     config: RunConfig,
+    mesh: Mesh,
     data: Prepared,
     workdir: Workdir,
     held: Hold | None,
@@ -128,19 +142,14 @@ def train(
     ran_on = environment.describe()  # now: the code may be changed while it runs
     config = door.with_vocabulary(config, data.tokenizer.vocab_size)
     steps, rows, length = config.train.steps, config.train.batch_size, config.data.sequence_length
-    mesh = make_mesh(config.mesh)
     outline = parameters.outline(config.model, constrainer(mesh))
     stream = Stream(data.train, length, rows, config.data.seed)
     tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
     abstract = abstract_state(tx, outline, mesh)
     checkpoints = Checkpoints(workdir.path, keep=config.checkpoint.keep)
     start = checkpoints.latest() or 0
-    agree(
-        job.others,
-        "what to do",
-        {"the newest checkpoint": str(start), "the data stream": stream.fingerprint},
-        watch.bounds.prepare,
-    )
+    seen = {"the newest checkpoint": str(start), "the data stream": stream.fingerprint}
+    compare(job, "what to do", seen)
     progress = Progress(steps, start) if first else None
     say: Callable[[str], None] = progress.note if progress is not None else lambda text: None
     profile.begin(start, say)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 
 from tests.running import Commands, Pair, assert_same_run, build_verses
@@ -33,6 +33,7 @@ _OPTIONS = (f"--config.checkpoint.every={_EVERY}", "--config.checkpoint.keep=3")
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.ERROR)
     seed = SEED.value if SEED.value is not None else random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
     print(f"seed {seed}, {RUNS.value} runs of {PROCESSES.value} process(es)", flush=True)
