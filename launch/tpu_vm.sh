@@ -21,8 +21,8 @@
 : "${SPOT:=}"                                 # 1: cheaper, and may be taken away
 : "${BUCKET:?a bucket near ZONE, without gs://}"
 : "${RUN:=gs://$BUCKET/runs/$TPU}"            # --workdir
-: "${CONFIG:=configs/python_stdlib.py}"
-: "${ARGS:=}"                                 # more flags of train.py
+: "${CONFIG:=configs/python_stdlib.py}"        # needs no data: to see everything work once
+: "${ARGS:=--config.train.batch_size=64 --config.evaluation.batch_size=64}"  # chips divide it
 set -eu
 
 everywhere() { # everywhere COMMAND: on all hosts at once; fails if it fails on one
@@ -69,8 +69,9 @@ start() {
     touch ../podium.pid
     if kill -0 \$(cat ../podium.pid) 2> /dev/null; then echo 'it runs already'; exit 1; fi
     # JAX_PLATFORMS: a TPU that is not found is an error, not a run on the CPU.
-    JAX_PLATFORMS=tpu,cpu PODIUM_CACHE=gs://$BUCKET/cache nohup .venv/bin/python train.py --distributed \
-      --config=$CONFIG --workdir=$RUN $ARGS > ../podium.log 2>&1 < /dev/null &
+    export JAX_PLATFORMS=tpu,cpu PODIUM_CACHE=gs://$BUCKET/cache
+    nohup .venv/bin/python train.py --distributed --config=$CONFIG --workdir=$RUN $ARGS \
+      > ../podium.log 2>&1 < /dev/null &
     echo \$! > ../podium.pid"
 }
 
