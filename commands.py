@@ -3,6 +3,7 @@
 import importlib.util
 import logging as python_logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -72,6 +73,8 @@ def run(main: Callable[[Job], None], required: Sequence[str]) -> None:
             for name in required:
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:
                     raise UserError(f"--{name} is missing: see --help")
+            # Until Interrupts takes over: without a traceback, and also inside XLA.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             logging.set_verbosity(logging.ERROR)
             # It logs the traceback of each try at a bucket: our own line says what came of them.
             python_logging.getLogger("gcsfs").setLevel(python_logging.CRITICAL)

@@ -21,7 +21,7 @@ from errors import UserError
 
 HEARTBEAT_TIMEOUT_S = 55
 """After so long a silence of one process XLA ends all; ours (watch.py) is shorter."""
-_SHUTDOWN_TIMEOUT_S = 60
+_SHUTDOWN_TIMEOUT_S = 300  # at the end, for process 0, which writes the report
 _SLICE_S = 1.0  # no wait inside XLA is longer, so that signals are seen in between
 
 

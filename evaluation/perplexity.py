@@ -81,7 +81,7 @@ def evaluate(
     loss = total["loss"] / total["tokens"]
     return {
         "loss": loss,
-        "perplexity": math.exp(loss),
+        "perplexity": math.exp(min(loss, 700)),
         "bits_per_byte": total["loss"] / math.log(2) / total["bytes"],
         "tokens": int(total["tokens"]),
         "bytes": int(total["bytes"]),
