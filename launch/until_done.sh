@@ -11,9 +11,9 @@ set -u
 
 workdir=$1
 shift
+trap 'kill -TERM "${!-}" 2>/dev/null' TERM
 .venv/bin/python train.py --distributed --workdir="$workdir" "$@" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null' TERM
 wait "$child"
 code=$?
 while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child
