@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from etils import epath
@@ -29,6 +30,7 @@ class Lease:
 
     Args:
       path: of the object.
+      reached: a context that makes a line of the bucket's errors.
       seconds: the lease.
       say: where people read what is waited for.
 
@@ -39,10 +41,11 @@ class Lease:
     def __init__(
         self,
         path: epath.Path,
+        reached: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         seconds: float = LEASE_S,
         say: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        self._path, self._seconds, self._say = path, seconds, say
+        self._path, self._reached, self._seconds, self._say = path, reached, seconds, say
         self._name = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
         self._renewals = 0
         self._acquire()
@@ -56,7 +59,9 @@ class Lease:
         Raises:
           UserError: another run has it.
         """
-        if (owner := self._owner()) != self._name:
+        with self._reached():
+            owner = self._owner()
+        if owner != self._name:
             raise UserError(
                 f"{self._path.parent} was taken over by {owner or 'nobody: its lease was deleted'}"
                 "; this run stops, and saves nothing more"
@@ -66,8 +71,10 @@ class Lease:
         """Gives the lease back, so that the next run need not wait for it to end."""
         self._stop.set()
         self._thread.join(self._seconds)
-        if self._owner() == self._name:
-            self._path.unlink(missing_ok=True)
+        # A bucket that does not answer only makes the next run wait: no reason to hide an error.
+        with contextlib.suppress(Exception):
+            if self._owner() == self._name:
+                self._path.unlink(missing_ok=True)
 
     def _acquire(self) -> None:
         if self._create():

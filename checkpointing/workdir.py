@@ -60,11 +60,13 @@ class Workdir:
     def __init__(self, text: str) -> None:
         """Raises UserError if `text` names no place where a run can be."""
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
-        if scheme and not text.startswith("gs://"):
+        if scheme and scheme[1] == "gs" and not text.startswith("gs://"):
+            raise UserError(f"--workdir={text}: give gs://BUCKET/FOLDER, with two slashes")
+        if scheme and scheme[1] != "gs":
             reason = ": Orbax cannot save there" if scheme[1] == "s3" else ""
             raise UserError(
-                f"--workdir={text}: a run cannot be in {scheme[0]} storage{reason}; give a local "
-                "directory or gs://BUCKET/FOLDER"
+                f"--workdir={text}: a run cannot be in {scheme[1]}:// storage{reason}; give a "
+                "local directory or gs://BUCKET/FOLDER"
             )
         self._remote = bool(scheme)
         if self._remote:
@@ -92,7 +94,7 @@ class Workdir:
         if not self._remote:
             return _FileLock(self.local)
         with self._reached():
-            lease = Lease(self.path / _LEASE)
+            lease = Lease(self.path / _LEASE, self._reached)
         shutil.rmtree(self.local, ignore_errors=True)  # the bucket has what counts
         self.local.mkdir(parents=True)
         return lease

@@ -22,12 +22,12 @@ class WatchConfig:
     prepare: float = 600.0
     step: float = 600.0
     save: float = 1800.0
-    lost: float = 40.0
+    lost: float = 20.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) <= 0:
                 raise ValueError(f"{field.name}={getattr(self, field.name)}: must be positive")
-        if self.lost > 50:
-            # XLA's own heartbeat ends the job at 55 s, with a message of its own.
-            raise ValueError(f"lost={self.lost}: must be at most 50")
+        if self.lost > 25:
+            # XLA's own heartbeat ends the job after 28 to 55 s, with a message of its own.
+            raise ValueError(f"lost={self.lost}: must be at most 25")

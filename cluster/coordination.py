@@ -20,8 +20,9 @@ from jax._src.lib import _jax  # type: ignore[attr-defined]
 from errors import UserError
 
 HEARTBEAT_TIMEOUT_S = 55
-"""After so long a silence of one process XLA ends all; ours (watch.py) is shorter."""
+"""After half to all of it XLA ends the others of a silent process; ours (watch.py) is shorter."""
 _SHUTDOWN_TIMEOUT_S = 300  # at the end, for process 0, which writes the report
+_MARGIN_S = 10  # in which process 0 hears from XLA who has not come, and the others from it
 _SLICE_S = 1.0  # no wait inside XLA is longer, so that signals are seen in between
 
 
@@ -177,7 +178,7 @@ def connect(
                 address,
                 count,
                 index,
-                initialization_timeout=timeout_s + 10,
+                initialization_timeout=timeout_s + _MARGIN_S,
                 heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
                 shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
             )
@@ -202,8 +203,9 @@ def _tell_waiting(
         what = "the other processes"
         if index and address and not _listens(address):
             what = f"process 0, which does not answer at {address}"
+        at_most = timeout_s + _MARGIN_S
         print(
-            f"waiting for {what} ({waited:.0f}s; the job ends after {timeout_s}s)",
+            f"waiting for {what} ({waited:.0f}s; the job ends after at most {at_most}s)",
             file=sys.stderr,
             flush=True,
         )

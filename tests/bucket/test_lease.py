@@ -1,8 +1,9 @@
 """Of many that want a folder one has it, until it gives it back or is no more."""
 
+import contextlib
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from etils import epath
@@ -13,8 +14,8 @@ from errors import UserError
 SECONDS = 2.0
 
 
-def lease(folder: epath.Path, **kwargs: Any) -> Lease:
-    return Lease(folder / ".lease", SECONDS, kwargs.pop("say", lambda line: None), **kwargs)
+def lease(folder: epath.Path, say: Callable[[str], object] = lambda line: None) -> Lease:
+    return Lease(folder / ".lease", contextlib.nullcontext, SECONDS, say)
 
 
 def vanish(held: Lease) -> None:

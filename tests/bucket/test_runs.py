@@ -132,7 +132,7 @@ def test_two_processes(cloud: Commands, folder, finished, tmp_path):
     ("workdir", "says"),
     [
         ("gs://no-such-bucket/run", "gs://no-such-bucket/run: there is no such bucket"),
-        ("s3://bucket/run", "a run cannot be in s3:/ storage: Orbax cannot save there"),
+        ("s3://bucket/run", "a run cannot be in s3:// storage: Orbax cannot save there"),
     ],
 )
 def test_places_where_no_run_can_be(cloud: Commands, workdir, says):

@@ -52,9 +52,9 @@ def test_a_damaged_record_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("s3://bucket/run", "a run cannot be in s3:/ storage: Orbax cannot save there; give"),
-        ("hdfs://host/run", "a run cannot be in hdfs:/ storage; give a local directory or gs://"),
-        ("gs:/bucket/run", "a run cannot be in gs:/ storage; give"),
+        ("s3://bucket/run", "a run cannot be in s3:// storage: Orbax cannot save there; give"),
+        ("hdfs://host/run", "a run cannot be in hdfs:// storage; give a local directory or gs://"),
+        ("gs:/bucket/run", "give gs://BUCKET/FOLDER, with two slashes"),
         ("gs://bucket", "give gs://BUCKET/FOLDER"),
         ("gs:///run", "give gs://BUCKET/FOLDER"),
     ],
