@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from etils import epath
 
-from cluster.agreement import Disagreement
+from cluster.agreement import Disagreement, agree
 from cluster.coordination import KeyValues, LostCoordinator, OneProcess, connect
 from cluster.interrupts import Interrupted, Interrupts, farewell
 from cluster.watch import Watch
@@ -58,12 +58,21 @@ class Job(NamedTuple):
     interrupts: Interrupts
 
 
-def run(main: Callable[[Job], None], required: Sequence[str]) -> None:
+def run(
+    main: Callable[[Job], None],
+    required: Sequence[str],
+    check: Callable[[], object] = lambda: None,
+) -> None:
     """Parses flags, joins the other processes and runs a command.
 
     Exits with 0; with 2 after a user's mistake, told in one line; with 130 or 143 after Ctrl-C or
     SIGTERM where nothing was to be saved; with 1 after any other error. Of several processes the
     first to end badly ends them all.
+
+    Args:
+      main: the command.
+      required: flags that must be given.
+      check: refuses what can be refused by the flags alone, before JAX starts.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -73,6 +82,7 @@ def run(main: Callable[[Job], None], required: Sequence[str]) -> None:
             for name in required:
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:
                     raise UserError(f"--{name} is missing: see --help")
+            check()
             # Until Interrupts takes over: without a traceback, and also inside XLA.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             logging.set_verbosity(logging.ERROR)
@@ -130,6 +140,24 @@ def share_compilation_cache(job: Job, workdir: epath.Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(workdir / "xla"))
 
 
+def compare(job: Job, what: str, facts: Mapping[str, str]) -> None:
+    """Ends all processes if `facts` are not the same on all of them."""
+    bound = job.watch.bounds.start
+    job.watch.at(f"comparing {what}", 1.2 * bound)  # who has not come is named before that
+    agree(job.others, what, facts, bound)
+
+
+def given_flags() -> dict[str, str]:
+    """The flags of the command, but for those that differ between processes."""
+    values = flags.FLAGS.flag_values_dict()
+    return {
+        f"--{name}": repr(value)
+        for name, value in values.items()
+        # A config's values are compared one by one, with what the command line left as it was.
+        if name != "process_id" and not name.startswith("config")
+    }
+
+
 def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -> T:
     """Prepares data on process 0, then on the others, which find it done.
 
@@ -142,7 +170,7 @@ def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -
     watch, others = job.watch, job.others
     watch.at("preparing the data", watch.bounds.prepare)
     if others.index:
-        _wait_for_first(job)
+        _wait_for(job, 0)
     told = 0.0
     with PreparationProgress() as show:
 
@@ -151,28 +179,35 @@ def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -
             watch.still()
             if others.index == 0:
                 show(what, done, total)
-                if others.count > 1 and time.monotonic() - told > _TOLD_S:
-                    told = time.monotonic()
-                    others.put("preparing", f"{what} {done} of {total}")
+            if others.count > 1 and time.monotonic() - told > _TOLD_S:
+                told = time.monotonic()
+                others.put(f"preparing/{others.index}", f"{what} {done} of {total}")
 
         prepared = prepare(progress)
+    others.put(f"prepared/{others.index}", "")
     if others.index == 0:
+        for index in range(1, others.count):
+            _wait_for(job, index)
         others.put("prepared", "")
+    else:
+        while others.wait("prepared", _TOLD_S) is None:
+            watch.still()  # process 0 sees to it that all go on
     return prepared
 
 
-def _wait_for_first(job: Job) -> None:
+def _wait_for(job: Job, index: int) -> None:
+    """Waits until a process has prepared the data, for as long as it goes on."""
     before: str | None = None
     said = time.monotonic()
-    while job.others.wait("prepared", _TOLD_S) is None:
-        now = job.others.look("preparing")
+    while job.others.wait(f"prepared/{index}", _TOLD_S) is None:
+        now = job.others.look(f"preparing/{index}")
         if now != before:
             job.watch.still()
             before = now
         if time.monotonic() - said > _SAID_S:
             said = time.monotonic()
             at = now or "no progress yet"
-            print(f"process 0 prepares the data: {at}", file=sys.stderr, flush=True)
+            print(f"process {index} prepares the data: {at}", file=sys.stderr, flush=True)
 
 
 def _leave_out_missing_tpu() -> None:

@@ -20,7 +20,7 @@ from data.prepare import prepare_split
 from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer
-from evaluation.trained import load, parse_mesh
+from evaluation.trained import load, parse_mesh, resolve
 from reporting.progress import Progress
 from training.state import shardings_of
 
@@ -40,9 +40,12 @@ MESH = flags.DEFINE_string(
 
 def main(job: commands.Job) -> None:
     rows = BATCH_SIZE.value or 0
-    workdir = Workdir(WORKDIR.value)
-    trained = load(workdir, STEP.value, parse_mesh(MESH.value), rows)
-    config = trained.config
+    workdir, mesh = Workdir(WORKDIR.value), parse_mesh(MESH.value)
+    step = resolve(workdir, STEP.value)
+    commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
+    job.watch.at("loading the checkpoint", job.watch.bounds.start)
+    trained = load(workdir, step, mesh, rows)
+    config, job.watch.bounds = trained.config, trained.config.watch
     store, dataset = commands.in_turn(
         job,
         lambda progress: prepare_split(
@@ -62,9 +65,11 @@ def main(job: commands.Job) -> None:
     stride = STRIDE.value or config.evaluation.stride or None
     if stride is not None and not 1 <= stride <= length:
         raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
+    commands.compare(job, "what to evaluate", {"the data": store.fingerprint})
     windows = Windows(store, length, rows or config.evaluation.batch_size, stride)
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
     shown = Progress(windows.n_batches, unit="batch")
+    job.watch.at("compiling", job.watch.bounds.start)
 
     def progress(done: int, total: int) -> None:
         job.watch.at(f"evaluating batch {done} of {total}", job.watch.bounds.step)
@@ -78,4 +83,4 @@ def main(job: commands.Job) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, required=("workdir",))
+    commands.run(main, required=("workdir",), check=lambda: Workdir(WORKDIR.value))

@@ -15,7 +15,7 @@ import commands
 from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from errors import UserError
-from evaluation.trained import load, parse_mesh
+from evaluation.trained import load, parse_mesh, resolve
 from model.generation import Generator, Sampling
 from sharding.table import sharding
 
@@ -44,7 +44,11 @@ def main(job: commands.Job) -> None:
         raise UserError(f"--{error}") from None
     workdir = Workdir(WORKDIR.value)
     mesh = None if MESH.value is None else parse_mesh(MESH.value)
-    trained = load(workdir, STEP.value, mesh, rows=None)
+    step = resolve(workdir, STEP.value)
+    commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
+    job.watch.at("loading the checkpoint", job.watch.bounds.start)
+    trained = load(workdir, step, mesh, rows=None)
+    job.watch.bounds = trained.config.watch
     tokenizer = tokenizers.load(workdir.path / TOKENIZER)
     generator = Generator(trained.outline, trained.params, how, sharding(trained.mesh, ()))
     ids = [tokenizer.bos_id, *tokenizer.encode_batch([PROMPT.value])[0]]
@@ -58,8 +62,12 @@ def main(job: commands.Job) -> None:
         print(PROMPT.value, end="", flush=True)
     decoder = tokenizers.StreamingDecoder(tokenizer)
     count, first = 0, time.perf_counter()
+    job.watch.at("compiling", job.watch.bounds.start)
     for token in drawn:
         count += 1
+        # The second one is the first of its shape, and compiles again.
+        bounds = job.watch.bounds
+        job.watch.at(f"drawing token {count + 1}", bounds.step if count > 1 else bounds.start)
         if count == 2:  # the first two tokens waited for compilation
             first = time.perf_counter()
         if show:
@@ -74,4 +82,4 @@ def main(job: commands.Job) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, required=("workdir",))
+    commands.run(main, required=("workdir",), check=lambda: Workdir(WORKDIR.value))

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import commands
 from checkpointing import continuation, record
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
-from cluster.agreement import agree, code_fingerprint
+from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door
 from configs import flags as config_flags
@@ -63,7 +63,7 @@ def main(job: commands.Job) -> None:
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     mesh = lay_out(config, first=job.others.index == 0)
-    held = workdir.hold() if job.others.index == 0 else None
+    lock = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)
         compare_processes(job, config, workdir)
@@ -73,10 +73,11 @@ def main(job: commands.Job) -> None:
                 config.data, progress, lambda tokenizer: door.check_tokenizer(config, tokenizer)
             ),
         )
-        train(job, config, mesh, data, workdir, held, profile, began)
+        with workdir.reached():
+            train(job, config, mesh, data, workdir, lock, profile, began)
     finally:
-        if held is not None:
-            held.release()
+        if lock is not None:
+            lock.release()
 
 
 def lay_out(config: RunConfig, first: bool) -> Mesh:
@@ -111,15 +112,9 @@ def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) ->
     keys = continuation.flat(config.to_dict())
     facts = {f"config.{key}": repr(value) for key, value in keys.items()}
     facts |= versions()
+    facts |= commands.given_flags()
     facts["the workdir"] = workdir.proof(job.others)
-    compare(job, "the start", facts)
-
-
-def compare(job: commands.Job, what: str, facts: Mapping[str, str]) -> None:
-    """Ends all processes if `facts` are not the same on all of them."""
-    bound = job.watch.bounds.start
-    job.watch.at(f"comparing {what}", 1.2 * bound)  # who has not come is named before that
-    agree(job.others, what, facts, bound)
+    commands.compare(job, "the start", facts)
 
 
 def versions() -> dict[str, str]:
@@ -133,7 +128,7 @@ def train(
     mesh: Mesh,
     data: Prepared,
     workdir: Workdir,
-    held: Hold | None,
+    lock: Hold | None,
     profile: Profile,
     began: float,
 ) -> None:
@@ -146,10 +141,16 @@ def train(
     stream = Stream(data.train, length, rows, config.data.seed)
     tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
     abstract = abstract_state(tx, outline, mesh)
-    checkpoints = Checkpoints(workdir.path, keep=config.checkpoint.keep)
+    checkpoints = Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save)
     start = checkpoints.latest() or 0
-    seen = {"the newest checkpoint": str(start), "the data stream": stream.fingerprint}
-    compare(job, "what to do", seen)
+    finished = start == steps and (workdir.path / REPORT).exists()
+    seen = {
+        "the newest checkpoint": str(start),
+        "the report": "written" if finished else "not written",
+        "the data stream": stream.fingerprint,
+        "the held-out data": data.eval.fingerprint,
+    }
+    commands.compare(job, "what to do", seen)
     progress = Progress(steps, start) if first else None
     say: Callable[[str], None] = progress.note if progress is not None else lambda text: None
     profile.begin(start, say)
@@ -157,6 +158,9 @@ def train(
     # What the workdir holds must be this very run.
     now = record.make(config, stream, data, versions(), environment.commit())
     before = go_on(checkpoints, start, workdir, now, say)
+    if finished:
+        say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
+        return
     files = None
     if first:
         workdir.fetch(*METRICS)
@@ -164,11 +168,6 @@ def train(
         workdir.write_run(now.to_dict())
         data.tokenizer.save(workdir.local / TOKENIZER)
         workdir.publish(TOKENIZER)
-
-    if start == steps and (workdir.path / REPORT).exists():
-        say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
-        return
-    if first:
         (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
 
     watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
@@ -206,7 +205,7 @@ def train(
     count = start
     vote = job.interrupts.voter(mesh)
     feed = Feed(mesh, rows, stream.batch, start, steps)
-    with job.interrupts.held(), profile:
+    with job.interrupts.noted(), profile:
         while True:
             last = recorder.stop or count == steps
             if every and count and count % every == 0 and not (evaluated or last):
@@ -219,8 +218,8 @@ def train(
             if count > start and (last or count % config.checkpoint.every == 0):
                 watch.at(f"saving step {count}", watch.bounds.save)
                 recorder.drain()
-                if held is not None:
-                    held.check()
+                if lock is not None:
+                    lock.check()
                     workdir.publish(*METRICS)
                 reached = now.after(count, recorder.tokens, evaluated)
                 checkpoints.save(count, state, reached.to_dict())
@@ -250,6 +249,7 @@ def train(
         say(f"stopped by {job.interrupts.signal or 'another process'}; step {count} is saved.")
         say("The same command goes on from there.")
         return
+    job.interrupts.obey()  # it came too late for the loop: all steps are saved, the rest can wait
 
     say("evaluating the whole held-out split, and writing the report")
     final = held_out(count, state.params, Windows(data.eval, length, eval_rows, stride))
@@ -327,4 +327,4 @@ def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
 
 
 if __name__ == "__main__":
-    commands.run(main, required=("config", "workdir"))
+    commands.run(main, required=("config", "workdir"), check=lambda: Workdir(WORKDIR.value))

@@ -10,8 +10,6 @@ from errors import UserError
 from model.parameters import Params
 from training.state import TrainState
 
-_SAVE_TIMEOUT_S = 1800
-
 
 class Checkpoints:
     """The checkpoints of a run, one directory a step.
@@ -21,8 +19,16 @@ class Checkpoints:
     Orbax writes into a temporary directory and renames it: what has a step's name is complete.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: int | None = None):
-        """Opens them to read, or, with `keep`, also to save: the newest `keep` stay."""
+    def __init__(
+        self, workdir: epath.PathLike, keep: int | None = None, timeout_s: float = 1800
+    ) -> None:
+        """Opens them to read, or, with `keep`, also to save.
+
+        Args:
+          workdir: of the run.
+          keep: how many of the newest stay.
+          timeout_s: of one save in the background.
+        """
         self._workdir = workdir
         self._manager = ocp.CheckpointManager(
             epath.Path(workdir) / "checkpoints",
@@ -30,7 +36,7 @@ class Checkpoints:
                 max_to_keep=keep,
                 create=keep is not None,
                 cleanup_tmp_directories=keep is not None,
-                async_options=ocp.AsyncOptions(timeout_secs=_SAVE_TIMEOUT_S),
+                async_options=ocp.AsyncOptions(timeout_secs=round(timeout_s)),
             ),
         )
 

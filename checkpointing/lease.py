@@ -80,7 +80,7 @@ class Lease:
         if self._create():
             return
         seen, since = self._read(), time.monotonic()
-        owner = json.loads(seen)["owner"] if seen else ""
+        owner = json.loads(seen)["owner"] if seen else "a run that has just ended"
         self._say(
             f"{self._path.parent} was last used by {owner}: waiting {self._seconds:.0f}s to see "
             "whether it still is"

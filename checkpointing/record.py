@@ -10,6 +10,9 @@ from errors import UserError
 from training.config import RunConfig
 from training.fields import build
 
+_FREE = ("mesh", "evaluation", "checkpoint", "report", "watch")
+"""Sections of which no key changes what a step does: an old value need not be kept."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -85,11 +88,21 @@ def read(saved: Mapping[str, Any], where: object) -> tuple[Record, list[str]]:
     if missing or "config" not in saved:
         lacks = missing[0] if missing else "config"
         raise UserError(f"the record of the run in {where} has no {lacks}: it is damaged")
+    plain, notes = saved["config"], []
+    plain = dict(plain) if isinstance(plain, Mapping) else plain
+    for section in dataclasses.fields(RunConfig):
+        given = plain.get(section.name) if isinstance(plain, dict) else None
+        if section.name in _FREE and isinstance(given, Mapping):
+            try:
+                build(type(section.default), given, section.name)
+            except ValueError as error:  # a bound that is tighter than it was
+                del plain[section.name]
+                notes.append(f"{where} was saved with {error}: its section takes its defaults")
     try:
-        config, unknown = build(RunConfig, saved["config"])
+        config, unknown = build(RunConfig, plain)
     except ValueError as error:
         raise UserError(f"the config saved in {where} cannot be read: {error}") from None
-    notes = [
+    notes += [
         f"{where} was saved with {key}={value!r}, which this version does not have: ignored"
         for key, value in unknown.items()
     ]

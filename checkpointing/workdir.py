@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ REPORT = "report.html"
 _LEASE = ".lease"
 _LOCK = ".lock"
 _PROOF = ".shared"
+_STORAGE = ("aiohttp", "asyncio", "fsspec", "gcsfs", "google", "requests")
 _SEEN_S = 15.0  # network file systems show a new file a little later elsewhere
 
 
@@ -93,8 +95,8 @@ class Workdir:
         """
         if not self._remote:
             return _FileLock(self.local)
-        with self._reached():
-            lease = Lease(self.path / _LEASE, self._reached)
+        with self.reached():
+            lease = Lease(self.path / _LEASE, self.reached)
         shutil.rmtree(self.local, ignore_errors=True)  # the bucket has what counts
         self.local.mkdir(parents=True)
         return lease
@@ -102,7 +104,7 @@ class Workdir:
     def fetch(self, *names: str) -> None:
         """Brings files, or folders of files, from the bucket to `local`."""
         if self._remote:
-            with self._reached():
+            with self.reached():
                 for name in names:
                     for file in _files(self.path / name):
                         _copy(file, epath.Path(self.local) / file.relative_to(self.path))
@@ -115,14 +117,14 @@ class Workdir:
         """
         if self._remote:
             local = epath.Path(self.local)
-            with self._reached():
+            with self.reached():
                 for name in names:
                     for file in _files(local / name):
                         _copy(file, self.path / file.relative_to(local))
 
     def exists(self) -> bool:
         """Whether there is anything."""
-        with self._reached():
+        with self.reached():
             return self.path.exists()
 
     def read_run(self) -> dict[str, Any] | None:
@@ -133,7 +135,7 @@ class Workdir:
         """
         path = self.path / RUN
         try:
-            with self._reached():
+            with self.reached():
                 return json.loads(path.read_text()) if path.exists() else None
         except ValueError:
             raise UserError(f"{path} is damaged: choose another --workdir") from None
@@ -172,7 +174,8 @@ class Workdir:
             return f"another one ({self} there has no mark)"
         return f"the one with mark {found}"
 
-    def _reached(self) -> "_Reached":
+    def reached(self) -> "_Reached":
+        """A context that makes one line of what a bucket raises when it cannot be reached."""
         return _Reached(str(self))
 
 
@@ -185,12 +188,18 @@ class _Reached:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if error is None or not self._where.startswith("gs://") or isinstance(error, UserError):
+        if not isinstance(error, Exception) or not self._where.startswith("gs://"):
             return
-        if isinstance(error, FileNotFoundError):
-            raise UserError(f"{self._where}: there is no such bucket") from error
-        if isinstance(error, Exception) and not isinstance(error, ValueError):
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        bucket = self._where.removeprefix("gs://").partition("/")[0]
+        text = str(error).strip()
+        line = (text or type(error).__name__).splitlines()[0][:300]
+        if isinstance(error, FileNotFoundError) and bucket in text:
+            raise UserError(
+                f"{self._where}: not found ({line}): is there such a bucket?"
+            ) from error
+        # gcsfs raises its own errors and those of what it is made of; TensorStore names its URL.
+        library = type(error).__module__.partition(".")[0]
+        if library in _STORAGE or isinstance(error, OSError) or f"/b/{bucket}/" in text:
             raise UserError(
                 f"{self._where} cannot be reached ({line}): nothing that was saved is lost; the "
                 "same command goes on from there"
@@ -223,7 +232,7 @@ class _FileLock:
                 file=sys.stderr,
             )
         self._file.truncate(0)
-        self._file.write(str(os.getpid()))
+        self._file.write(f"{os.getpid()} on {socket.gethostname()}")
         self._file.flush()
 
     def check(self) -> None:

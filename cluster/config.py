@@ -10,9 +10,9 @@ class WatchConfig:
     Time in which the whole process was stopped (Ctrl-Z, a laptop asleep) does not count.
 
     Attributes:
-      start: joining, comparing, restoring, compiling: each on its own.
+      start: comparing, restoring, compiling, the samples of the report: each on its own.
       prepare: preparation of data without any progress.
-      step: one optimizer step, one batch of an evaluation, one sample.
+      step: one optimizer step, one batch of an evaluation, one token of a text.
       save: a checkpoint, from the wait for the one before to its copy off the devices; and the
         wait for the last one.
       lost: a process that is not heard of (killed, stopped, cut off) ends the others after this.

@@ -22,6 +22,7 @@ from errors import UserError
 HEARTBEAT_TIMEOUT_S = 55
 """After half to all of it XLA ends the others of a silent process; ours (watch.py) is shorter."""
 _SHUTDOWN_TIMEOUT_S = 300  # at the end, for process 0, which writes the report
+_GONE = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION", "INTERNAL")
 _MARGIN_S = 10  # in which process 0 hears from XLA who has not come, and the others from it
 _SLICE_S = 1.0  # no wait inside XLA is longer, so that signals are seen in between
 
@@ -139,8 +140,11 @@ def _answered(*expected: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # XLA's errors begin with their kind
-        if not str(error).startswith(expected or ("\0",)):
+        if str(error).startswith(expected or ("\0",)):
+            return
+        if str(error).startswith(_GONE):
             raise LostCoordinator(str(error).splitlines()[0]) from error
+        raise
 
 
 def connect(
@@ -182,7 +186,7 @@ def connect(
                 heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
                 shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT_S,
             )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(
             f"cannot find the other processes ({error}): give --coordinator=HOST:PORT, "
             "--num_processes and --process_id"

@@ -41,7 +41,7 @@ class Interrupted(BaseException):
 class Interrupts:
     """Within its `with` block, the first SIGTERM or SIGINT ends the process within seconds.
 
-    Within `held`, where there are steps to save, the first signal is only noted, and a second one
+    Within `noted`, where there are steps to save, the first signal is only noted, and a second one
     ends the process. Python runs its signal handlers between two of the main thread's
     instructions, so not while XLA compiles, which may take minutes: a thread that waits for
     signals makes sure that the process ends then, too.
@@ -56,7 +56,7 @@ class Interrupts:
     def __init__(self, watch: Watch) -> None:
         self.signal: str | None = None
         self._watch = watch
-        self._held = False
+        self._noting = self._raised = False
         self._over = threading.Event()
         self._read, self._write = os.pipe()
 
@@ -80,18 +80,24 @@ class Interrupts:
         os.close(self._write)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def noted(self) -> Iterator[None]:
         """Within this block the first signal is noted, in `signal`, and nothing else happens."""
-        self._held = True
+        self._noting = True
         try:
             yield
         finally:
-            self._held = False
+            self._noting = False
+
+    def obey(self) -> None:
+        """Raises Interrupted if a signal was noted that nobody has acted on."""
+        if self.signal is not None:
+            raise Interrupted(signal.Signals[self.signal])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._held and self.signal is None:
+        if self._noting and self.signal is None:
             self.signal = signal.Signals(number).name
-        else:
+        elif not self._raised:  # once: a second one must not break off the way out
+            self._raised = True
             raise Interrupted(number)
 
     def _listen(self) -> None:
@@ -100,7 +106,7 @@ class Interrupts:
         while byte := os.read(self._read, 1):
             if byte[0] not in _SIGNALS:
                 continue
-            if self._held and not noted:
+            if self._noting and not noted:
                 noted = True
                 continue
             if self._over.wait(_GRACE_S):
@@ -132,5 +138,5 @@ class Interrupts:
 
 def farewell(watch: Watch, interrupted: Interrupted) -> tuple[str, int]:
     """The line and the exit code with which a process that was interrupted ends."""
-    line = f"stopped by {interrupted.signal} while {watch.now}; the same command goes on from there"
+    line = f"stopped by {interrupted.signal} while {watch.now}: nothing that was saved is lost"
     return line, interrupted.code

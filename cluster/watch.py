@@ -96,11 +96,20 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
+            self._see_off()
             self._stop.set()
             for thread in self._threads:
                 thread.join(2 * _TICK_S)
             with contextlib.suppress(LostCoordinator):  # it had nothing left to wait for
                 self.others.put(f"beat/{self.others.index}", "gone")
+
+    def _see_off(self) -> None:
+        """Process 0 writes the report when the others have nothing left to do: they watch on."""
+        if self.others.index:
+            self.at("waiting for process 0 to end", self.bounds.save)
+            with contextlib.suppress(LostCoordinator):
+                while self.others.look("beat/0") != "gone":
+                    time.sleep(_TICK_S / 4)
 
     def at(self, what: str, bound_s: float) -> None:
         """Says what this process begins now, in words that follow "while", and its bound.
@@ -266,11 +275,11 @@ def behind(states: Mapping[int, State], count: int) -> str:
       count: of processes.
     """
     silent = [index for index in range(count) if index not in states]
-    if silent:
-        return f"{processes(silent)} did not answer"
     least = min(state.position for state in states.values())
     late = [index for index, state in states.items() if state.position == least]
-    if len(late) < count:
+    if silent:
+        told = f"{processes(silent)} did not answer; of the others the last"
+    elif len(late) < count:
         told = f"{processes(late)} {'is' if len(late) == 1 else 'are'} behind"
     else:
         told = "every process is there" if count > 1 else "it stands at"

@@ -40,7 +40,10 @@ def has(target: Path) -> bool:
     Raises:
       UserError: what was fetched is damaged, or the bucket cannot be reached.
     """
-    if not target.is_dir() and (shared := _in_shared(target)) and shared_cache.complete(shared):
+    shared = _in_shared(target)
+    if shared is not None and target.is_dir():
+        shared_cache.publish(target, shared)  # of a build that was killed before it had done so
+    elif shared is not None and shared_cache.complete(shared):
         with _published(target) as building:
             shared_cache.fetch(shared, building)
     return target.is_dir()

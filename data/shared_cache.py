@@ -47,17 +47,15 @@ def publish(built: Path, shared: epath.Path) -> None:
     Raises:
       UserError: the bucket cannot be written.
     """
+    if complete(shared):
+        return
     files = sorted(path for path in built.rglob("*") if path.is_file())
     sums = {path.relative_to(built).as_posix(): _sha256(path) for path in files}
     try:
-        if complete(shared):
-            return
         for name in sums:
             (shared / name).parent.mkdir(parents=True, exist_ok=True)
             epath.Path(built / name).copy(shared / name, overwrite=True)
         (shared / _LIST).write_text(json.dumps(sums, indent=1) + "\n")
-    except UserError:
-        raise
     except Exception as error:
         raise _unreached(shared, error) from error
 

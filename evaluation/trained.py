@@ -59,6 +59,20 @@ def parse_mesh(text: str) -> MeshConfig:
         raise UserError(f"--mesh={text}: {error}") from None
 
 
+def resolve(workdir: Workdir, step: int | None) -> int:
+    """`step`, or the newest one of the run.
+
+    Raises:
+      UserError: no workdir, or no such checkpoint.
+    """
+    if not workdir.exists():
+        raise UserError(f"no run in {workdir}: there is no such directory")
+    checkpoints = Checkpoints(workdir.path)
+    found = checkpoints.resolve(step)
+    checkpoints.close()
+    return found
+
+
 def load(
     workdir: Workdir, step: int | None, mesh_config: MeshConfig | None, rows: int | None
 ) -> Trained:
@@ -74,10 +88,8 @@ def load(
     Raises:
       UserError: no workdir, no such checkpoint, or a mesh that does not fit.
     """
-    if not workdir.exists():
-        raise UserError(f"no run in {workdir}: there is no such directory")
+    step = resolve(workdir, step)
     checkpoints = Checkpoints(workdir.path)
-    step = checkpoints.resolve(step)
     run, notes = record.read(checkpoints.run(step), workdir)
     config, batches = run.config, {}
     if rows is not None:

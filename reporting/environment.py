@@ -1,7 +1,7 @@
 """What a run ran on: versions, devices, the commit of the code."""
 
-import contextlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -38,10 +38,14 @@ def describe() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Versions that a step's numbers may depend on, and what drives the devices."""
     found = {"python": platform.python_version()}
-    for name in (*_PACKAGES, "libtpu", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found | {"the kind of device": jax.devices()[0].device_kind}
+    for package in importlib.metadata.distributions():
+        name = package.metadata["Name"] or ""
+        if name in (*_PACKAGES, "libtpu") or name.startswith(("nvidia-", "jax-cuda")):
+            found[name] = package.version
+    for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS"):
+        if value := os.environ.get(name):
+            found[name] = value
+    return dict(sorted(found.items())) | {"the kind of device": jax.devices()[0].device_kind}
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:

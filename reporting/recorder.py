@@ -97,14 +97,14 @@ class Recorder:
         now = self._clock()
         seconds, self._mark = now - self._mark, now
         tokens, text_bytes = values.pop("tokens"), values.pop("bytes")
-        if min(tokens, text_bytes) < 0:  # see training/loss.py
+        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+        if not bad and min(tokens, text_bytes) < 0:  # see training/loss.py
             raise UserError(
                 f"step {step} has more than 2^31 bytes of text, which cannot be counted: make "
                 "config.train.batch_size smaller"
             )
         loss, flops = values.pop("loss"), self._flops_per_step / seconds
-        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
-        self.tokens += int(tokens)
+        self.tokens += int(tokens) if math.isfinite(tokens) else 0
         line = {
             "tokens": self.tokens,
             "loss": loss,

@@ -131,7 +131,7 @@ def test_two_processes(cloud: Commands, folder, finished, tmp_path):
 @pytest.mark.parametrize(
     ("workdir", "says"),
     [
-        ("gs://no-such-bucket/run", "gs://no-such-bucket/run: there is no such bucket"),
+        ("gs://no-such-bucket/run", "gs://no-such-bucket/run: not found ("),
         ("s3://bucket/run", "a run cannot be in s3:// storage: Orbax cannot save there"),
     ],
 )

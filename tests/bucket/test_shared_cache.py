@@ -35,6 +35,17 @@ def test_what_one_built_another_has(machines):
     assert (there / "sub" / "b.txt").read_text() == "é"
 
 
+def test_what_was_built_and_not_published_is_published_later(machines, monkeypatch):
+    here = machines("one")
+    with monkeypatch.context() as killed:  # before it came to the bucket
+        killed.setattr("data.cache.shared_cache.publish", lambda built, shared: None)
+        with cache.publish(here) as building:
+            (building / "a.bin").write_bytes(b"whole")
+    assert not cache.has(machines("two"))
+    assert cache.has(machines("one"))
+    assert cache.has(machines("two"))
+
+
 def test_an_incomplete_copy_does_not_count(machines, folder):
     machines("one")
     (folder / "stores" / "abc" / "a.bin").write_bytes(b"half")

@@ -91,3 +91,13 @@ def test_what_is_no_record_is_refused(saved, says):
         record.read(saved, "runs/x")
     assert "runs/x" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_bound_that_is_tighter_now_keeps_no_run_from_going_on():
+    plain = through_json(NOW.to_dict())
+    plain["config"]["watch"]["lost"] = 40.0  # was allowed once
+    found, notes = record.read(plain, "runs/x")
+    assert found == NOW
+    assert notes == [
+        "runs/x was saved with watch.lost=40.0: must be at most 25: its section takes its defaults"
+    ]

@@ -11,7 +11,7 @@ from errors import UserError
 def test_one_process_at_a_time(tmp_path):
     workdir = Workdir(str(tmp_path / "a" / "b"))
     held = workdir.hold()
-    with pytest.raises(UserError, match=f"is in use by process {os.getpid()}: "):
+    with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on .*: wait for it"):
         workdir.hold()
     held.check()
     held.release()

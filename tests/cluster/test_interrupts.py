@@ -31,7 +31,7 @@ def test_a_signal_interrupts(watch, number):
 
 
 def test_where_there_are_steps_to_save_it_is_noted(watch):
-    with Interrupts(watch) as interrupts, interrupts.held():
+    with Interrupts(watch) as interrupts, interrupts.noted():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.1)
         assert interrupts.signal == "SIGTERM"

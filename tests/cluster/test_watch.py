@@ -100,12 +100,23 @@ def test_a_process_that_is_not_heard_of_is_lost(capfd):
 
 
 def test_one_that_left_well_is_not_lost():
-    (watch, left), (other, _) = job(2, WatchConfig(lost=0.2))
-    with watch:
+    (watch, left), (other, other_left) = job(2, WatchConfig(lost=0.5))
+    told = threading.Event()
+
+    def end_first() -> None:
         with other:
-            time.sleep(0.2)
-        time.sleep(0.8)
-        assert left.code is None
+            told.set()  # it has nothing left to do, and waits for process 0
+
+    thread = threading.Thread(target=end_first)
+    with watch:
+        thread.start()
+        assert told.wait(10)
+        time.sleep(1.0)
+        assert thread.is_alive()
+        assert (left.code, other_left.code) == (None, None)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert (left.code, other_left.code) == (None, None)
 
 
 def test_process_0_that_has_gone(capfd):
@@ -146,4 +157,7 @@ def test_behind():
         behind({0: here, 1: there}, 2) == "process 1 is behind:\nprocess 1, for 10s step 4:\n  deep"
     )
     assert behind({0: here, 1: here}, 2).startswith("every process is there:\nprocess 0, ")
-    assert behind({0: here}, 3) == "processes 1, 2 did not answer"
+    one = behind({0: here}, 3)
+    assert one.startswith(
+        "processes 1, 2 did not answer; of the others the last:\nprocess 0, for 3s"
+    )

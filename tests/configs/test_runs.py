@@ -77,7 +77,7 @@ def test_its_step_is_traced_on_eight_devices(name):
     outline = parameters.outline(run.model, constrainer(mesh))
     tx = make_optimizer(run.optimizer, run.train.steps)
     schedule = learning_rate(run.optimizer, run.train.steps)
-    state = abstract_state(run.model, tx, outline, mesh)
+    state = abstract_state(tx, outline, mesh)
     by_rows = sharding(mesh, ("batch",))
     batch = {
         key: jax.ShapeDtypeStruct((rows, length), values.dtype, sharding=by_rows)
