@@ -3,6 +3,9 @@
 Classes for the page to style: `grid`, `axis`, `reference` and `nonfinite` lines; `s0`, `s1`, ...
 for the series, `raw` for the pale line under a smoothed one; `column` for what answers to the
 pointer; texts `tick`, `label`, `note`, `warning`, `value`.
+
+No library serves as well: pygal (LGPL) puts a script into the page, Matplotlib and Altair draw what
+the page's CSS cannot colour and the pointer cannot read, for 170 and 100 MB of packages.
 """
 
 import math

@@ -15,8 +15,9 @@ Sums = dict[str, jax.Array]
 """Sums over the predicted tokens of a batch, by name.
 
 "tokens" (how many) and "bytes" (of text that they stand for) are counts: int32, which is exact up
-to 2^31 - 1 a step. Beyond that, half a gigabyte of tokens, a count is negative, which the recorder
-and `evaluate` refuse. All others are float32, and named where they are computed: in `_chunk_loss`.
+to 2^31 - 1 a step. From there to 2^32 (a billion tokens a step) a count is negative, which the
+recorder and `evaluate` refuse. All others are float32, and named where they are computed: in
+`_chunk_loss`.
 """
 
 

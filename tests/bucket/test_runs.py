@@ -1,9 +1,7 @@
 """A run in a bucket is the run that a local directory holds."""
 
 import json
-import random
 import signal
-import time
 from pathlib import Path
 
 import gcsfs
@@ -11,8 +9,9 @@ import pytest
 from etils import epath
 
 from tests.bucket.conftest import BUCKET
-from tests.running import Commands, assert_same_run, wait_for
+from tests.running import ROOT, Commands, assert_same_run, wait_for
 
+FAULTY = str(ROOT / "tests" / "commands" / "faulty.py")
 LONG = ("--config.train.steps=100000", "--config.checkpoint.every=50")
 
 
@@ -76,13 +75,17 @@ def test_a_finished_run_stays_as_it_is(cloud: Commands, whole, here):
 def test_killed_and_resumed_is_the_uninterrupted_run(
     cloud: Commands, folder, finished, tmp_path, when
 ):
-    process = cloud.start(*cloud.train(folder))
-    wait_for(lambda: lines(folder) > 2, process)
-    if when == "any moment":
-        time.sleep(random.uniform(0, 0.5))
-    process.kill()
+    args = cloud.train(folder)
+    if when == "during a save":
+        process = cloud.start(FAULTY, *args[1:], env={"FAULT": "kill:6:0"})
+    else:
+        process = cloud.start(*args)
+        wait_for(lambda: lines(folder) > 2, process)
+        process.kill()
     process.communicate()
-    assert len(steps(folder)) < 4, "killed too late"
+    assert process.returncode == -signal.SIGKILL, "killed too late"
+    if when == "during a save":
+        assert steps(folder) == [3] and (folder / "checkpoints" / "6").exists()
     again = cloud(*cloud.train(folder))
     assert again.returncode == 0, again.stderr
     assert "was last used by " in again.stderr

@@ -48,6 +48,7 @@ def test_two_processes_train_as_one(podium: Commands, finished, tmp_path):
     for ended in podium.pair(podium.train(workdir, "--config.mesh.data=2")).wait(240):
         assert ended.code == 0, ended.err
         assert not errors(ended)
+    assert list((workdir / "xla").iterdir())  # compiled programs, where both can read them
     for two, one in zip(metrics(workdir), metrics(finished), strict=True):
         assert two.keys() == one.keys()
         for key, value in one.items():
