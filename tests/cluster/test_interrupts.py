@@ -40,6 +40,25 @@ def test_where_there_are_steps_to_save_it_is_noted(watch):
             time.sleep(10)
 
 
+def test_one_that_came_too_late_for_the_loop_is_obeyed_after_it(watch):
+    with Interrupts(watch) as interrupts:
+        with interrupts.noted():
+            interrupts.obey()  # nothing came
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interrupts.obey()
+
+
+def test_a_second_one_does_not_break_off_the_way_out(watch):
+    with Interrupts(watch):
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # raises nothing: the listener ends a process that does not leave
+
+
 def test_handlers_are_put_back(watch):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with Interrupts(watch):
