@@ -85,7 +85,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "killed too late"
     if when == "during a save":
-        assert steps(folder) == [3] and (folder / "checkpoints" / "6").exists()
+        assert steps(folder) == [3]  # that of step 6 was begun, and not published
     again = cloud(*cloud.train(folder))
     assert again.returncode == 0, again.stderr
     assert "was last used by " in again.stderr
