@@ -116,6 +116,7 @@ def test_a_long_outage_stops_the_run_and_loses_nothing(
     assert_same_run(fetched(folder, tmp_path), finished)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there(podium: Commands):
     nobody = podium.with_env(environment("http://127.0.0.1:9"))
     done = nobody(*nobody.train(epath.Path(f"gs://{BUCKET}/run")))

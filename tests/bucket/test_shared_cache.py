@@ -68,6 +68,7 @@ def test_other_storage_is_refused(monkeypatch):
         cache.root()
 
 
+@pytest.mark.slow
 def test_a_second_machine_prepares_nothing(cloud: Commands, folder, tmp_path):
     told = []
     for name in ("one", "two"):
