@@ -22,7 +22,7 @@ current() { # current NAME...: are these the locks that .venv was made from?
 }
 
 stamp() { # stamp NAME...: record that .venv was made from these locks
-  rm -rf .venv/locks.new
+  rm -rf .venv/locks .venv/locks.new
   mkdir .venv/locks.new
   for name in "$@"; do cp "requirements/$name.txt" .venv/locks.new/; done
   mv .venv/locks.new .venv/locks
@@ -117,10 +117,10 @@ for name in $add; do
     echo "Adding $name to .venv ..."
     rm -rf .venv/locks
     install "$name"
+    # shellcheck disable=SC2086 # the names are words
+    stamp $have "$name"
     done_something=yes
   fi
   have="$have $name"
-  # shellcheck disable=SC2086 # the names are words
-  stamp $have
 done
 [ -z "$done_something" ] || echo "Set up in $(($(date +%s) - start)) s."
