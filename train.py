@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -32,8 +32,10 @@ from data.stream import Stream
 from data.windows import Windows
 from errors import UserError
 from evaluation.held_out import HeldOut
-from evaluation.perplexity import make_scorer
+from evaluation.perplexity import Scorer, make_scorer
 from model import parameters
+from model.decoder import Decoder
+from model.parameters import Params
 from reporting import environment, summary
 from reporting.hardware import peak_flops
 from reporting.metrics import METRICS, MetricsFiles
@@ -56,6 +58,38 @@ PROFILE = flags.DEFINE_string(
 )
 
 
+class Run(NamedTuple):
+    """What a run is, alike on all processes.
+
+    Attributes:
+      job: the processes.
+      config: with the vocabulary's size in it.
+      mesh: of all devices.
+      workdir: where it is kept.
+      data: what it reads, and is tested on.
+      stream: the batches.
+      outline: the model without its numbers.
+    """
+
+    job: commands.Job
+    config: RunConfig
+    mesh: Mesh
+    workdir: Workdir
+    data: Prepared
+    stream: Stream
+    outline: Decoder
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.job.others.index == 0
+
+    def held_out(self, max_tokens: int | None) -> Windows:
+        """The windows of the held-out split that an evaluation scores."""
+        how, length = self.config.evaluation, self.config.data.sequence_length
+        return Windows(self.data.eval, length, how.batch_size, how.stride or None, max_tokens)
+
+
 def main(job: commands.Job) -> None:
     began = time.perf_counter()
     config = door.read(CONFIG.value, jax.default_backend())
@@ -73,8 +107,12 @@ def main(job: commands.Job) -> None:
                 config.data, progress, lambda tokenizer: door.check_tokenizer(config, tokenizer)
             ),
         )
+        config = door.with_vocabulary(config, data.tokenizer.vocab_size)
+        rows, length = config.train.batch_size, config.data.sequence_length
+        stream = Stream(data.train, length, rows, config.data.seed)
+        outline = parameters.outline(config.model, constrainer(mesh))
         with workdir.reached():
-            train(job, config, mesh, data, workdir, lock, profile, began)
+            train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
     finally:
         if lock is not None:
             lock.release()
@@ -122,126 +160,72 @@ def versions() -> dict[str, str]:
     return environment.versions() | {"the code": code_fingerprint(Path(__file__).parent)}
 
 
-def train(
-    job: commands.Job,
-    config: RunConfig,
-    mesh: Mesh,
-    data: Prepared,
-    workdir: Workdir,
-    lock: Hold | None,
-    profile: Profile,
-    began: float,
-) -> None:
+def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     """Runs a run from where it stands to its end, or to a signal."""
-    watch, first = job.watch, job.others.index == 0
+    job, config, watch, workdir = run.job, run.config, run.job.watch, run.workdir
+    steps, every = config.train.steps, config.evaluation.every
     ran_on = environment.describe()  # now: the code may be changed while it runs
-    config = door.with_vocabulary(config, data.tokenizer.vocab_size)
-    steps, rows, length = config.train.steps, config.train.batch_size, config.data.sequence_length
-    outline = parameters.outline(config.model, constrainer(mesh))
-    stream = Stream(data.train, length, rows, config.data.seed)
-    tx, schedule = make_optimizer(config.optimizer, steps), learning_rate(config.optimizer, steps)
-    abstract = abstract_state(tx, outline, mesh)
-    checkpoints = Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save)
-    start = checkpoints.latest() or 0
-    finished = start == steps and (workdir.path / REPORT).exists()
-    seen = {
-        "the newest checkpoint": str(start),
-        "the report": "written" if finished else "not written",
-        "the data stream": stream.fingerprint,
-        "the held-out data": data.eval.fingerprint,
-    }
-    commands.compare(job, "what to do", seen)
-    progress = Progress(steps, start) if first else None
-    say: Callable[[str], None] = progress.note if progress is not None else lambda text: None
-    profile.begin(start, say)
+    tx = make_optimizer(config.optimizer, steps)
+    abstract = abstract_state(tx, run.outline, run.mesh)
+    with Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save) as checkpoints:
+        start, finished = where_it_stands(run, checkpoints)
+        progress = Progress(steps, start) if run.first else None
+        say: Callable[[str], None] = progress.note if progress else lambda text: None
+        profile.begin(start, say)
+        now = record.make(config, run.stream, run.data, versions(), environment.commit())
+        before = go_on(checkpoints, start, workdir, now, say)
+        if finished:
+            say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
+            return
 
-    # What the workdir holds must be this very run.
-    now = record.make(config, stream, data, versions(), environment.commit())
-    before = go_on(checkpoints, start, workdir, now, say)
-    if finished:
-        say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
-        return
-    files = None
-    if first:
-        workdir.fetch(*METRICS)
-        files = MetricsFiles(workdir.local, None if before is None else start, say)
-        workdir.write_run(now.to_dict())
-        data.tokenizer.save(workdir.local / TOKENIZER)
-        workdir.publish(TOKENIZER)
-        (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
+        files = begin_files(run, now, None if before is None else start, say)
+        state = first_state(run, checkpoints, start, tx, abstract, say)
+        say(describe(config, run.data, run.stream))
+        budget = run.held_out(config.evaluation.max_tokens)
+        step, score = programs(run, tx, abstract, budget)
+        held_out = HeldOut(score, run.mesh, files, say, watch)
+        recorder = make_recorder(run, files, progress, before.tokens if start and before else 0)
 
-    watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
-    if start:
-        state = checkpoints.state(start, abstract)
-        say(f"resuming after step {start} of {steps} in {workdir}")
-    else:
-        state = initialize(config, tx, abstract)
-    evaluated = before is not None and before.evaluated
-
-    say(describe(config, data, stream))
-    stride, every = config.evaluation.stride or None, config.evaluation.every
-    eval_rows = config.evaluation.batch_size
-    budget = Windows(data.eval, length, eval_rows, stride, config.evaluation.max_tokens)
-    watch.at("compiling", watch.bounds.start)
-    step = compiled(
-        make_step(outline, tx, schedule, config.train, mesh, abstract),
-        abstract,
-        abstract_rows(mesh, rows, stream.batch),
-    )
-    score = make_scorer(outline, mesh, shardings_of(abstract.params))
-    if every:
-        score = compiled(score, abstract.params, abstract_rows(mesh, eval_rows, budget.batch))
-    held_out = HeldOut(score, mesh, files, say, watch)
-    peak = peak_flops(jax.devices()[0])
-    recorder = Recorder(
-        files,
-        progress,
-        tokens=before.tokens if start and before is not None else 0,
-        tokens_per_step=rows * length,
-        flops_per_step=config.model.flops_per_token(length) * rows * length / mesh.size,
-        peak_flops=peak[0] if peak else None,
-    )
-
-    count = start
-    vote = job.interrupts.voter(mesh)
-    feed = Feed(mesh, rows, stream.batch, start, steps)
-    with job.interrupts.noted(), profile:
-        while True:
-            last = recorder.stop or count == steps
-            if every and count and count % every == 0 and not (evaluated or last):
-                recorder.drain()
-                with contextlib.suppress(BrokenOff):
-                    held_out(count, state.params, budget, vote)
-                    evaluated = True
-                last = not evaluated
-                recorder.restart_clock()
-            if count > start and (last or count % config.checkpoint.every == 0):
-                watch.at(f"saving step {count}", watch.bounds.save)
-                recorder.drain()
-                if lock is not None:
-                    lock.check()
-                    workdir.publish(*METRICS)
-                reached = now.after(count, recorder.tokens, evaluated)
-                checkpoints.save(count, state, reached.to_dict())
-                recorder.restart_clock()
-            if last:
-                break
-            watch.at(f"step {count + 1}", watch.bounds.step)
-            batch, waited = feed.next()
-            profile.before(count + 1)
-            state, metrics = step(state, batch)
-            count, evaluated = count + 1, False
-            recorder.add(count, metrics, waited, vote())
-            checkpoints.raise_errors()
-            if count == start + 1:
-                recorder.drain()
-                say(f"first step {duration(time.perf_counter() - began)} after the start")
-            if traced := profile.after(count, metrics):
-                say(f"trace of the steps up to {count}: {traced}")
-                workdir.publish(traced.name)
-                recorder.restart_clock()
-        watch.at("waiting for the last checkpoint", watch.bounds.save)
-        checkpoints.wait()
+        count, evaluated = start, before is not None and before.evaluated
+        vote = job.interrupts.voter(run.mesh)
+        feed = Feed(run.mesh, config.train.batch_size, run.stream.batch, start, steps)
+        with job.interrupts.noted(), profile:
+            while True:
+                last = recorder.stop or count == steps
+                if every and count and count % every == 0 and not (evaluated or last):
+                    recorder.drain()
+                    with contextlib.suppress(BrokenOff):
+                        held_out(count, state.params, budget, vote)
+                        evaluated = True
+                    last = not evaluated
+                    recorder.restart_clock()
+                if count > start and (last or count % config.checkpoint.every == 0):
+                    watch.at(f"saving step {count}", watch.bounds.save)
+                    recorder.drain()
+                    if lock is not None:
+                        lock.check()
+                        workdir.publish(*METRICS)
+                    reached = now.after(count, recorder.tokens, evaluated)
+                    checkpoints.save(count, state, reached.to_dict())
+                    recorder.restart_clock()
+                if last:
+                    break
+                watch.at(f"step {count + 1}", watch.bounds.step)
+                batch, waited = feed.next()
+                profile.before(count + 1)
+                state, metrics = step(state, batch)
+                count, evaluated = count + 1, False
+                recorder.add(count, metrics, waited, vote())
+                checkpoints.raise_errors()
+                if count == start + 1:
+                    recorder.drain()
+                    say(f"first step {duration(time.perf_counter() - began)} after the start")
+                if traced := profile.after(count, metrics):
+                    say(f"trace of the steps up to {count}: {traced}")
+                    workdir.publish(traced.name)
+                    recorder.restart_clock()
+            watch.at("waiting for the last checkpoint", watch.bounds.save)
+            checkpoints.wait()
 
     if count < steps:
         if progress is not None:
@@ -250,21 +234,26 @@ def train(
         say("The same command goes on from there.")
         return
     job.interrupts.obey()  # it came too late for the loop: all steps are saved, the rest can wait
-
     say("evaluating the whole held-out split, and writing the report")
-    final = held_out(count, state.params, Windows(data.eval, length, eval_rows, stride))
-    watch.at("drawing samples", watch.bounds.start)
-    samples = summary.draw_samples(config, outline, state.params, data, mesh)
-    watch.at("writing the report", watch.bounds.save)
-    if files is not None and progress is not None:
-        files.close()
-        progress.close()
-        summary.print_result(final, data)
-        final |= {"step": count}
-        summary.report(workdir.local, workdir.path.name, config, data, final, samples, ran_on)
-        workdir.publish(*METRICS, REPORT)
-        print(f"report: {workdir}/{REPORT}")
-    checkpoints.close()
+    final = held_out(count, state.params, run.held_out(None)) | {"step": count}
+    finish(run, state.params, final, files, progress, ran_on)
+
+
+def where_it_stands(run: Run, checkpoints: Checkpoints) -> tuple[int, bool]:
+    """The step of the newest checkpoint, and whether nothing is left to do.
+
+    All processes have to see the same, and to read the same data, or all end.
+    """
+    start = checkpoints.latest() or 0
+    finished = start == run.config.train.steps and (run.workdir.path / REPORT).exists()
+    seen = {
+        "the newest checkpoint": str(start),
+        "the report": "written" if finished else "not written",
+        "the data stream": run.stream.fingerprint,
+        "the held-out data": run.data.eval.fingerprint,
+    }
+    commands.compare(run.job, "what to do", seen)
+    return start, finished
 
 
 def go_on(
@@ -290,15 +279,67 @@ def go_on(
     return before
 
 
-def initialize(
-    config: RunConfig, tx: optax.GradientTransformation, abstract: TrainState
+def begin_files(
+    run: Run, now: record.Record, start: int | None, say: Callable[[str], None]
+) -> MetricsFiles | None:
+    """Writes what the workdir says of this start of the run; None on every process but the first.
+
+    Args:
+      now: this run.
+      start: the step that the metrics are cut back to; None in a fresh workdir.
+      say: where people read.
+    """
+    if not run.first:
+        return None
+    workdir = run.workdir
+    workdir.fetch(*METRICS)
+    files = MetricsFiles(workdir.local, start, say)
+    workdir.write_run(now.to_dict())
+    run.data.tokenizer.save(workdir.local / TOKENIZER)
+    workdir.publish(TOKENIZER)
+    (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
+    return files
+
+
+def first_state(
+    run: Run,
+    checkpoints: Checkpoints,
+    start: int,
+    tx: optax.GradientTransformation,
+    abstract: TrainState,
+    say: Callable[[str], None],
 ) -> TrainState:
-    """The state before the first step: on no device larger than its shard."""
+    """The state after step `start`: on no device larger than its shard."""
+    watch, config = run.job.watch, run.config
+    watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
+    if start:
+        state = checkpoints.state(start, abstract)
+        say(f"resuming after step {start} of {config.train.steps} in {run.workdir}")
+        return state
     make = jax.jit(
         lambda: fresh_state(config.model, tx, config.train.seed),
         out_shardings=shardings_of(abstract),
     )
     return make()
+
+
+def programs(
+    run: Run, tx: optax.GradientTransformation, abstract: TrainState, budget: Windows
+) -> tuple[Callable[..., Any], Scorer]:
+    """The step of training, and that of an evaluation of `budget`."""
+    config, watch = run.config, run.job.watch
+    watch.at("compiling", watch.bounds.start)
+    schedule = learning_rate(config.optimizer, config.train.steps)
+    step = compiled(
+        make_step(run.outline, tx, schedule, config.train, run.mesh, abstract),
+        abstract,
+        abstract_rows(run.mesh, config.train.batch_size, run.stream.batch),
+    )
+    score = make_scorer(run.outline, run.mesh, shardings_of(abstract.params))
+    if config.evaluation.every:
+        rows = abstract_rows(run.mesh, config.evaluation.batch_size, budget.batch)
+        score = compiled(score, abstract.params, rows)
+    return step, score
 
 
 def compiled(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
@@ -309,6 +350,52 @@ def compiled(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
       like: the shapes, dtypes and shardings of its arguments.
     """
     return function.lower(*like).compile()  # type: ignore[attr-defined]
+
+
+def make_recorder(
+    run: Run, files: MetricsFiles | None, progress: Progress | None, tokens: int
+) -> Recorder:
+    """The recorder of a run that has seen `tokens` tokens."""
+    length, peak = run.config.data.sequence_length, peak_flops(jax.devices()[0])
+    a_step = run.config.train.batch_size * length
+    return Recorder(
+        files,
+        progress,
+        tokens=tokens,
+        tokens_per_step=a_step,
+        flops_per_step=run.config.model.flops_per_token(length) * a_step / run.mesh.size,
+        peak_flops=peak[0] if peak else None,
+    )
+
+
+def finish(
+    run: Run,
+    params: Params,
+    final: dict[str, float],
+    files: MetricsFiles | None,
+    progress: Progress | None,
+    ran_on: dict[str, str],
+) -> None:
+    """Draws samples, and on the first process says the result and writes the report.
+
+    Args:
+      params: after the last step.
+      final: the evaluation of them, with its step.
+      files, progress: None on every process but the first.
+      ran_on: from environment.describe, when the run began.
+    """
+    watch, workdir, config, data = run.job.watch, run.workdir, run.config, run.data
+    watch.at("drawing samples", watch.bounds.start)
+    samples = summary.draw_samples(config, run.outline, params, data, run.mesh)
+    watch.at("writing the report", watch.bounds.save)
+    if files is None or progress is None:
+        return
+    files.close()
+    progress.close()
+    summary.print_result(final, data)
+    summary.report(workdir.local, workdir.path.name, config, data, final, samples, ran_on)
+    workdir.publish(*METRICS, REPORT)
+    print(f"report: {workdir}/{REPORT}")
 
 
 def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:

@@ -1,5 +1,6 @@
 """Checkpoints: saved asynchronously, published whole or not at all, readable on any mesh."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -106,3 +107,12 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and frees the manager's threads."""
         self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        # A save under way when something else fails is worth its wait; if it is what failed, that
+        # error is on its way already.
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.close()

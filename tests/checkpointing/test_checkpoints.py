@@ -1,5 +1,6 @@
 """Checkpoints: any mesh reads them, the newest stay, incomplete ones do not count."""
 
+import asyncio
 import shutil
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint._src.path import atomicity
 
 from checkpointing.checkpoints import Checkpoints
 from errors import UserError
@@ -101,3 +103,35 @@ def test_an_old_checkpoint_that_was_half_deleted_is_cleaned(tmp_path):
     restored = reader.state(2, run.abstract)
     reader.close()
     jax.tree.map(np.testing.assert_array_equal, host(restored.params), host(run.state.params))
+
+
+def slow_rename(then: Exception | None = None):
+    """Stands for the renaming that ends a save, on a slow disk, or on a full one."""
+
+    async def rename(source: Path, target: Path) -> None:
+        await asyncio.sleep(0.5)
+        if then is not None:
+            raise then
+        Path(source).rename(target)
+
+    return rename
+
+
+def test_an_error_elsewhere_waits_for_the_save_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomicity.async_path, "rename", slow_rename())
+    state = begin(mesh_of(1, 1, 1)).state
+    with pytest.raises(ZeroDivisionError), Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+def test_an_error_of_the_save_itself_does_not_hide_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomicity.async_path, "rename", slow_rename(OSError("disk full")))
+    state = begin(mesh_of(1, 1, 1)).state
+    with pytest.raises(ZeroDivisionError), Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="disk full"), Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(2, state, {})
+    assert Checkpoints(tmp_path).latest() is None

@@ -1,4 +1,4 @@
-"""`make setup` makes .venv once, adds what is asked for later, and starts afresh after an interruption."""
+"""`make setup` makes .venv once, adds what is asked for, and starts afresh if interrupted."""
 
 import os
 import subprocess
