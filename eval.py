@@ -2,7 +2,8 @@
 
     python eval.py --workdir=runs/python_stdlib
 
-Prints one JSON line last: loss (nats a token), perplexity, bits_per_byte, tokens, bytes, step.
+Prints one JSON line last: loss (nats a token), perplexity, bits_per_byte, tokens, bytes, step; of
+a mixture also those of each corpus, as "corpora".
 Every token of the split but BOS is predicted exactly once, so the figure depends neither on the
 batch size nor on the mesh.
 """
@@ -16,10 +17,10 @@ from absl import flags
 import commands
 from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
-from data.prepare import prepare_split
+from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
-from evaluation.perplexity import evaluate, make_scorer
+from evaluation.perplexity import evaluate, make_scorer, together
 from evaluation.trained import load, parse_mesh, resolve
 from reporting.progress import Progress
 from training.state import shardings_of
@@ -46,11 +47,11 @@ def main(job: commands.Job) -> None:
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
     trained = load(workdir, step, mesh, rows)
     config, job.watch.bounds = trained.config, trained.config.watch
-    store, dataset = commands.in_turn(
+    stores, dataset = commands.in_turn(
         job,
         lambda progress: prepare_split(
             config.data,
-            SPLIT.value or config.data.eval_split,
+            SPLIT.value,
             tokenizers.load(workdir.path / TOKENIZER),
             progress,
         ),
@@ -65,20 +66,30 @@ def main(job: commands.Job) -> None:
     stride = STRIDE.value or config.evaluation.stride or None
     if stride is not None and not 1 <= stride <= length:
         raise UserError(f"--stride={stride}: give 1 to {length}, the run's sequence length")
-    commands.compare(job, "what to evaluate", {"the data": store.fingerprint})
-    windows = Windows(store, length, rows or config.evaluation.batch_size, stride)
+    seen = {f"the data of {name}": store.fingerprint for name, store in stores.items()}
+    commands.compare(job, "what to evaluate", seen)
+    windows = {
+        name: Windows(store, length, rows or config.evaluation.batch_size, stride)
+        for name, store in stores.items()
+    }
     score = make_scorer(trained.outline, trained.mesh, shardings_of(trained.params))
-    shown = Progress(windows.n_batches, unit="batch")
+    shown = Progress(sum(some.n_batches for some in windows.values()), unit="batch")
     job.watch.at("compiling", job.watch.bounds.start)
+
+    before = 0
 
     def progress(done: int, total: int) -> None:
         job.watch.at(f"evaluating batch {done} of {total}", job.watch.bounds.step)
-        shown.update(done)
+        shown.update(before + done)
 
-    result = evaluate(score, trained.params, windows, trained.mesh, progress)
+    results = {}
+    for name, some in windows.items():
+        results[name] = evaluate(score, trained.params, some, trained.mesh, progress)
+        before += some.n_batches
     shown.close()
     if jax.process_index() == 0:
-        print(json.dumps({**result, "step": trained.step}))
+        corpora = {"corpora": results} if len(results) > 1 else {}
+        print(json.dumps({**together(results), "step": trained.step, **corpora}))
         sys.stdout.flush()
 
 

@@ -27,8 +27,8 @@ from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door
 from configs import flags as config_flags
-from data.prepare import Prepared, prepare
-from data.stream import Stream
+from data.preparation import Prepared, prepare
+from data.stream import Stream, stream_of
 from data.windows import Windows
 from errors import UserError
 from evaluation.held_out import HeldOut
@@ -41,7 +41,7 @@ from reporting.hardware import peak_flops
 from reporting.metrics import METRICS, MetricsFiles
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
-from reporting.recorder import Recorder
+from reporting.recorder import Recorder, Work
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
 from sharding.placement import abstract_rows, constrainer
@@ -84,10 +84,16 @@ class Run(NamedTuple):
         """Whether this process writes and speaks for all."""
         return self.job.others.index == 0
 
-    def held_out(self, max_tokens: int | None) -> Windows:
-        """The windows of the held-out split that an evaluation scores."""
+    def held_out(self, max_tokens: int | None) -> dict[str, Windows]:
+        """The windows that an evaluation scores, of each corpus; at most so many tokens of each."""
         how, length = self.config.evaluation, self.config.data.sequence_length
-        return Windows(self.data.eval, length, how.batch_size, how.stride or None, max_tokens)
+        return {
+            corpus.name: Windows(
+                corpus.eval, length, how.batch_size, how.stride or None, max_tokens
+            )
+            for corpus in self.data.corpora
+            if corpus.eval is not None
+        }
 
 
 def main(job: commands.Job) -> None:
@@ -108,8 +114,7 @@ def main(job: commands.Job) -> None:
             ),
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
-        rows, length = config.train.batch_size, config.data.sequence_length
-        stream = Stream(data.train, length, rows, config.data.seed)
+        stream = stream_of(config.data, config.train.batch_size, data)
         outline = parameters.outline(config.model, constrainer(mesh))
         with workdir.reached():
             train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
@@ -129,11 +134,9 @@ def lay_out(config: RunConfig, first: bool) -> Mesh:
       first: whether this process says what is to be said of the layout.
     """
     outline = parameters.outline(dataclasses.replace(config.model, vocab_size=1))
-    batches = {
-        "train.batch_size / train.accumulation": config.train.batch_size
-        // config.train.accumulation,
-        "evaluation.batch_size": config.evaluation.batch_size,
-    }
+    batches = {"evaluation.batch_size": config.evaluation.batch_size}
+    for name, rows in door.batch_sizes(config).items():
+        batches[f"{name} / train.accumulation"] = rows // config.train.accumulation
     try:
         mesh = make_mesh(config.mesh)
         axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
@@ -173,7 +176,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         say: Callable[[str], None] = progress.note if progress else lambda text: None
         profile.begin(start, say)
         now = record.make(config, run.stream, run.data, versions(), environment.commit())
-        before = go_on(checkpoints, start, workdir, now, say)
+        before = go_on(run, checkpoints, start, now, say)
         if finished:
             say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
             return
@@ -182,13 +185,13 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         state = first_state(run, checkpoints, start, tx, abstract, say)
         say(describe(config, run.data, run.stream))
         budget = run.held_out(config.evaluation.max_tokens)
-        step, score = programs(run, tx, abstract, budget)
+        programs, score = compile_programs(run, start, tx, abstract, budget)
         held_out = HeldOut(score, run.mesh, files, say, watch)
         recorder = make_recorder(run, files, progress, before.tokens if start and before else 0)
 
         count, evaluated = start, before is not None and before.evaluated
         vote = job.interrupts.voter(run.mesh)
-        feed = Feed(run.mesh, config.train.batch_size, run.stream.batch, start, steps)
+        feed = Feed(run.mesh, run.stream, start, steps)
         with job.interrupts.noted(), profile:
             while True:
                 last = recorder.stop or count == steps
@@ -205,7 +208,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
                     if lock is not None:
                         lock.check()
                         workdir.publish(*METRICS)
-                    reached = now.after(count, recorder.tokens, evaluated)
+                    reached = now.after(count, run.stream, recorder.tokens, evaluated)
                     checkpoints.save(count, state, reached.to_dict())
                     recorder.restart_clock()
                 if last:
@@ -213,7 +216,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
                 watch.at(f"step {count + 1}", watch.bounds.step)
                 batch, waited = feed.next()
                 profile.before(count + 1)
-                state, metrics = step(state, batch)
+                state, metrics = programs[run.stream.shape(count)](state, batch)
                 count, evaluated = count + 1, False
                 recorder.add(count, metrics, waited, vote())
                 checkpoints.raise_errors()
@@ -249,17 +252,17 @@ def where_it_stands(run: Run, checkpoints: Checkpoints) -> tuple[int, bool]:
     seen = {
         "the newest checkpoint": str(start),
         "the report": "written" if finished else "not written",
-        "the data stream": run.stream.fingerprint,
-        "the held-out data": run.data.eval.fingerprint,
+        "the data stream": run.stream.fingerprint(run.config.train.steps),
+        "the held-out data": run.data.eval_fingerprint,
     }
     commands.compare(run.job, "what to do", seen)
     return start, finished
 
 
 def go_on(
+    run: Run,
     checkpoints: Checkpoints,
     start: int,
-    workdir: Workdir,
     now: record.Record,
     say: Callable[[str], None],
 ) -> record.Record | None:
@@ -268,13 +271,14 @@ def go_on(
     Raises:
       UserError: it is another run than `now`.
     """
-    saved = checkpoints.run(start) if start else workdir.read_run()
+    saved = checkpoints.run(start) if start else run.workdir.read_run()
     if saved is None:
         return None
-    before, notes = record.read(saved, workdir)
+    before, notes = record.read(saved, run.workdir)
     for note in notes:
         say(note)
-    for change in continuation.check(before, now, workdir):
+    so_far = dataclasses.replace(now, stream=run.stream.fingerprint(before.step))
+    for change in continuation.check(before, so_far, run.workdir):
         say(f"changed since the run began: {change}")
     return before
 
@@ -323,23 +327,35 @@ def first_state(
     return make()
 
 
-def programs(
-    run: Run, tx: optax.GradientTransformation, abstract: TrainState, budget: Windows
-) -> tuple[Callable[..., Any], Scorer]:
-    """The step of training, and that of an evaluation of `budget`."""
-    config, watch = run.config, run.job.watch
-    watch.at("compiling", watch.bounds.start)
-    schedule = learning_rate(config.optimizer, config.train.steps)
-    step = compiled(
-        make_step(run.outline, tx, schedule, config.train, run.mesh, abstract),
+def compile_programs(
+    run: Run,
+    start: int,
+    tx: optax.GradientTransformation,
+    abstract: TrainState,
+    budget: dict[str, Windows],
+) -> tuple[dict[tuple[int, int], Callable[..., Any]], Scorer]:
+    """The steps of training that are to come, by the shape of their batches, and the evaluation."""
+    config, watch, mesh = run.config, run.job.watch, run.mesh
+    step = make_step(
+        run.outline,
+        tx,
+        learning_rate(config.optimizer, config.train.steps),
+        config.train,
+        mesh,
         abstract,
-        abstract_rows(run.mesh, config.train.batch_size, run.stream.batch),
     )
-    score = make_scorer(run.outline, run.mesh, shardings_of(abstract.params))
+    steps = {}
+    for shape, first in run.stream.shapes(start, config.train.steps).items():
+        watch.at("compiling the step of {} x {} tokens".format(*shape), watch.bounds.start)
+        one_row = run.stream.batch(first, slice(0, 1))
+        steps[shape] = compiled(step, abstract, abstract_rows(mesh, shape[0], one_row))
+    score = make_scorer(run.outline, mesh, shardings_of(abstract.params))
     if config.evaluation.every:
-        rows = abstract_rows(run.mesh, config.evaluation.batch_size, budget.batch)
+        watch.at("compiling the evaluation", watch.bounds.start)
+        one_row = next(iter(budget.values())).batch(0, slice(0, 1))
+        rows = abstract_rows(mesh, config.evaluation.batch_size, one_row)
         score = compiled(score, abstract.params, rows)
-    return step, score
+    return steps, score
 
 
 def compiled(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
@@ -356,14 +372,19 @@ def make_recorder(
     run: Run, files: MetricsFiles | None, progress: Progress | None, tokens: int
 ) -> Recorder:
     """The recorder of a run that has seen `tokens` tokens."""
-    length, peak = run.config.data.sequence_length, peak_flops(jax.devices()[0])
-    a_step = run.config.train.batch_size * length
+    peak, corpora = peak_flops(jax.devices()[0]), run.data.corpora
+
+    def work(step: int) -> Work:
+        rows, length = run.stream.shape(step - 1)
+        a_token = run.config.model.flops_per_token(length)
+        return Work(rows * length, rows * length * a_token / run.mesh.size)
+
     return Recorder(
         files,
         progress,
         tokens=tokens,
-        tokens_per_step=a_step,
-        flops_per_step=run.config.model.flops_per_token(length) * a_step / run.mesh.size,
+        work=work,
+        sources=[corpus.name for corpus in corpora] if len(corpora) > 1 else (),
         peak_flops=peak[0] if peak else None,
     )
 
@@ -400,14 +421,20 @@ def finish(
 
 def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
     """The run in a few lines, before it starts."""
-    train, model = data.description["train"], config.model
-    lines = [
-        f"data: {data.description['dataset']}: {train['documents']:,} documents, "
-        f"{train['tokens']:,} tokens of {train['text_bytes'] / train['tokens']:.2f} bytes to train "
-        f"on, {data.description['eval']['documents']:,} documents held out",
+    model, epochs = config.model, stream.epochs(config.train.steps)
+    lines = []
+    for corpus in data.corpora:
+        train, held_out = corpus.train, corpus.eval
+        lines.append(
+            f"{'data' if len(data.corpora) == 1 else corpus.name}: {corpus.dataset}: "
+            f"{train.n_documents:,} documents, {train.n_tokens:,} tokens of "
+            f"{train.n_bytes / train.n_tokens:.2f} bytes, {epochs[corpus.name]:.2f} epochs to train "
+            f"on; {held_out.n_documents if held_out else 0:,} documents held out"
+        )
+    lines += [
         f"model: {model.num_params():,} parameters, {model.dtype}; "
         f"{config.train.steps:,} steps of {config.train.batch_size} x "
-        f"{config.data.sequence_length} tokens, {stream.epochs(config.train.steps):.2f} epochs",
+        f"{config.data.sequence_length} tokens",
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)

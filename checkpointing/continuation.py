@@ -12,6 +12,7 @@ from training.optimizer import learning_rate
 
 FROZEN = "frozen: another value would be another run"
 SCHEDULE = "may change as long as the learning rate of every step taken stays what it was"
+AHEAD = "may change as long as the batch of every step taken stays what it was"
 FREE = "may change: another speed, memory or output, not another result (but for rounding)"
 
 _TABLE: Mapping[str, Mapping[str, str]] = {
@@ -23,8 +24,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         FREE: "spare_vocab dtype remat scan_unroll",
     },
     "data": {
-        FROZEN: "source sequence_length train_split text_key tokenizer tokenizer_vocab_size seed",
-        FREE: "eval_split data_dir",
+        FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
+        "tokenizer_vocab_size packing seed mixture",
+        AHEAD: "stages skip",
+        FREE: "eval_split data_dir processes max_epochs mixture.*.eval_split mixture.*.data_dir",
     },
     "mesh": {FREE: "data fsdp tensor context expert pipeline"},
     "optimizer": {
@@ -44,7 +47,19 @@ KEYS: Mapping[str, str] = {
     for rule, keys in rules.items()
     for key in keys.split()
 }
-"""The rule of every dotted key."""
+"""The rule of every dotted key. "*" is a name that the config gives; a section such as data.stages
+stands for all keys in it that have no row."""
+
+
+def rule(key: str) -> str:
+    """The rule of a dotted key.
+
+    Raises:
+      KeyError: it has none.
+    """
+    parts = key.split(".")
+    wild = ".".join([*parts[:2], "*", *parts[3:]])
+    return next((KEYS[k] for k in (key, wild) if k in KEYS), "") or KEYS[".".join(parts[:2])]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -61,7 +76,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ -> (old, new)."""
     before, now = flat(old.to_dict()), flat(new.to_dict())
-    return {key: (before[key], now[key]) for key in sorted(now) if before[key] != now[key]}
+    return {
+        key: (before.get(key), now.get(key))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
 
 
 def check(before: Record, now: Record, workdir: object) -> list[str]:
@@ -69,7 +88,8 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
 
     Args:
       before: what the checkpoint, or run.json, says.
-      now: what was asked for, on the data and versions that are here.
+      now: what was asked for, on the data and versions that are here, with the stream as it is
+        up to the step of `before`.
       workdir: of the run, for the message.
 
     Returns:
@@ -79,10 +99,12 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
       UserError: naming every differing key that may not differ, or other training data.
     """
     found = differences(before.config, now.config)
-    refused = {key: pair for key, pair in found.items() if KEYS[key] == FROZEN}
-    scheduled = {key: pair for key, pair in found.items() if KEYS[key] == SCHEDULE}
+    refused = {key: pair for key, pair in found.items() if rule(key) == FROZEN}
+    scheduled = {key: pair for key, pair in found.items() if rule(key) == SCHEDULE}
     if scheduled and not _same_past(before, now.config):
         refused |= scheduled
+    if before.stream != now.stream:
+        refused |= {key: pair for key, pair in found.items() if rule(key) == AHEAD}
     if refused:
         listed = "; ".join(f"{key} was {a!r}, now {b!r}" for key, (a, b) in refused.items())
         raise UserError(
@@ -91,8 +113,8 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
         )
     if before.stream != now.stream:
         raise UserError(
-            f"the training data of {workdir} was {before.stream}, now it is {now.stream}: bring "
-            "the same data and Python version back, or choose another --workdir"
+            f"the training data of {workdir} up to step {before.step} was {before.stream}, now it "
+            f"is {now.stream}: bring the same data and versions back, or choose another --workdir"
         )
     told = [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found.items()]
     return [*told, *_other_data(before, now), *_other_versions(before, now)]

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data.prepare import Prepared
+from data.preparation import Prepared
 from data.stream import Stream
 from errors import UserError
 from training.config import RunConfig
@@ -18,7 +18,7 @@ _FREE = ("mesh", "evaluation", "checkpoint", "report", "watch")
 class Record:
     """Attributes:
     config: of the run.
-    stream: fingerprint of the batches trained on.
+    stream: fingerprint of the batches trained on, up to `step`.
     dataset: fingerprint of the dataset that they are taken from.
     eval_store: fingerprint of the held-out tokens; "" in a record of before it was kept.
     versions: name -> version, of all that a step's numbers may depend on; empty likewise.
@@ -38,10 +38,16 @@ class Record:
     tokens: int = 0
     evaluated: bool = False
 
-    def after(self, step: int, tokens: int, evaluated: bool) -> "Record":
-        """The record of the same run after `step` steps."""
-        rows = step * self.config.train.batch_size
-        return dataclasses.replace(self, step=step, rows=rows, tokens=tokens, evaluated=evaluated)
+    def after(self, step: int, stream: Stream, tokens: int, evaluated: bool) -> "Record":
+        """The record of the same run after `step` steps of a stream."""
+        return dataclasses.replace(
+            self,
+            step=step,
+            stream=stream.fingerprint(step),
+            rows=stream.rows(step),
+            tokens=tokens,
+            evaluated=evaluated,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for JSON; `read` makes the record of them again."""
@@ -55,9 +61,9 @@ def make(
     """The record of a run before its first step."""
     return Record(
         config=config,
-        stream=stream.fingerprint,
-        dataset=data.description["fingerprint"],
-        eval_store=data.eval.fingerprint,
+        stream=stream.fingerprint(0),
+        dataset=data.fingerprint,
+        eval_store=data.eval_fingerprint,
         versions=dict(versions),
         commit=commit,
     )

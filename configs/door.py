@@ -47,12 +47,27 @@ def read(config: ConfigDict, platform: str) -> RunConfig:
             f"config.data.sequence_length={run.data.sequence_length} is longer than "
             f"config.model.max_length={run.model.max_length}: make one fit the other"
         )
+    for key, rows in batch_sizes(run).items():
+        if rows % run.train.accumulation:
+            raise UserError(
+                f"config.train.accumulation={run.train.accumulation} does not divide "
+                f"config.{key}={rows}: make one fit the other"
+            )
     if run.evaluation.stride > run.data.sequence_length:
         raise UserError(
             f"config.evaluation.stride={run.evaluation.stride} is longer than "
             f"config.data.sequence_length={run.data.sequence_length}: tokens would be left out"
         )
     return run
+
+
+def batch_sizes(run: RunConfig) -> dict[str, int]:
+    """The rows of a step in each stage of a run, by the key that says them."""
+    sizes = {"train.batch_size": run.train.batch_size}
+    for name, stage in run.data.stages.items():
+        if stage.batch_size:
+            sizes[f"data.stages.{name}.batch_size"] = stage.batch_size
+    return sizes
 
 
 def _not_set(key: str, plain: Mapping[str, Any]) -> str:

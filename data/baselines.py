@@ -31,7 +31,7 @@ def gzip_bits_per_byte(
     """
     compressed = text = 0
     for document in documents:
-        content = document["text"].encode()[: at_most - text]
+        content = document.text.encode()[: at_most - text]
         packed = steadily(
             functools.partial(gzip.compress, content, compresslevel=9, mtime=0),
             functools.partial(progress, text),

@@ -5,6 +5,7 @@ It may be shared through a bucket (data/shared_cache.py): then each machine has 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,24 @@ def publish(target: Path) -> Iterator[Path]:
         shared_cache.publish(target, shared)
 
 
+@contextlib.contextmanager
+def full_disk_told(where: Path) -> Iterator[None]:
+    """Makes one line of a disk that is full.
+
+    Raises:
+      UserError: it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"no space left at {where} ({error.strerror}): free some, or point PODIUM_CACHE "
+            "elsewhere; the same command goes on from what is done"
+        ) from error
+
+
 def _in_shared(target: Path) -> epath.Path | None:
     """Where the shared cache has `target`, if there is one and `target` is of the cache."""
     location = shared_cache.location()
@@ -86,14 +105,8 @@ def _published(target: Path) -> Iterator[Path]:
             "point PODIUM_CACHE at a writable directory"
         ) from error
     try:
-        try:
+        with full_disk_told(target.parent):
             yield building
-        except OSError as error:
-            if error.errno not in (28, 122):  # ENOSPC, EDQUOT
-                raise
-            raise UserError(
-                f"no space left at {target.parent}: free some, or point PODIUM_CACHE elsewhere"
-            ) from error
         for directory, _, files in os.walk(building):
             for name in files:
                 _flush(Path(directory) / name)

@@ -1,31 +1,102 @@
 """What the data side needs to know."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from data import sources
+
+Packing = Literal["concatenate", "best_fit"]
+InvalidUtf8 = Literal["refuse", "replace"]
+ALONE = "text"  # the name of the one corpus where there is no mixture
+NONE = "none"  # the eval_split of a corpus that has none
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """One corpus of a mixture; what is empty is as DataConfig has it.
+
+    Attributes:
+      weight: its share of the rows, beside the other weights.
+      source, train_split, eval_split, text_key, data_dir: see DataConfig. An eval_split of "none"
+        leaves the corpus out of the evaluation.
+    """
+
+    source: str = ""
+    weight: float = 1.0
+    train_split: str = ""
+    eval_split: str = ""
+    text_key: str = ""
+    data_dir: str = ""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of the run with its own rows; what is 0 or empty is as in the run's beginning.
+
+    Attributes:
+      from_step: the first step of it.
+      sequence_length: tokens a row; it divides data.sequence_length.
+      batch_size: rows a step.
+      weights: by corpus of the mixture; one that is not named has none.
+    """
+
+    from_step: int
+    sequence_length: int = 0
+    batch_size: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.from_step < 1:
+            raise ValueError(f"from_step={self.from_step}: use 1 or more, what is before is data's")
+        for name in ("sequence_length", "batch_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus with everything settled: what a source is told (data/documents.py, Wanted)."""
+
+    name: str
+    weight: float
+    source: str
+    train_split: str
+    eval_split: str
+    text_key: str
+    data_dir: str
+    invalid_utf8: InvalidUtf8
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which text, how it becomes tokens, and how long a row is.
+    """Which text, how it becomes tokens, and how these become rows.
 
     The batch size is not here: it belongs to the run, and is an argument of `Stream`.
 
     Attributes:
-      source: "python_stdlib" (the running Python's standard library), "files:PATTERN" (text
-        files or JSON lines), or "tfds:name", "tfds:name/config", "tfds:name/config:1.2.3" (a
-        prepared TFDS dataset).
-      sequence_length: tokens a row (T).
-      train_split: a TFDS split expression, such as "train" or "train[:95%]"; of "files:" also a
+      source: "python_stdlib" (the running Python's standard library), "files:PATTERN" (text,
+        JSON lines, Parquet, ArrayRecord), "tfds:name/config" (a prepared TFDS dataset), "hf:name"
+        (Hugging Face datasets); see docs/data.md.
+      sequence_length: tokens a row (T); the longest one, where stages have others.
+      train_split: a split of the source, such as "train" or "train[:95%]"; of "files:" also a
         pattern of file names.
       eval_split: the split to evaluate on, likewise.
-      text_key: the feature, or the field of JSON lines, that holds the text.
-      tokenizer: "bpe" (byte-level BPE trained on the train split), "byte", or the path of a
-        byte-level `tokenizer.json`.
-      tokenizer_vocab_size: ids of the "bpe" tokenizer, BOS and EOS included.
+      text_key: the feature, field or column that holds the text.
+      invalid_utf8: what is not UTF-8 ends the preparation ("refuse"), or becomes U+FFFD and is
+        counted ("replace").
+      tokenizer: "bpe" or "unigram" (byte-level, trained on the train splits), "byte", or the path
+        of a tokenizer; see docs/data.md.
+      tokenizer_vocab_size: ids of a trained tokenizer, BOS and EOS included.
+      mixture: corpora by name, instead of the one that `source` names.
+      stages: changes of weights, length and batch size in the course of the run, by name.
+      packing: how documents become rows: "concatenate" or "best_fit" (data/packing).
+      max_epochs: a corpus that is to be seen more often than this is named before the run starts.
+      skip: rows that are not learnt from: "1200" (a step), "1205:3" or "1205:3-5" (rows of one).
       seed: orders the rows of each epoch; 0 <= seed < 2**63.
       data_dir: the TFDS data_dir of a "tfds:" source; empty means `tensorflow_datasets` in the
         cache (data/cache.py).
+      processes: that prepare data, at most; 0 is one for each core.
 
     Raises:
       ValueError: one line that names the field.
@@ -36,27 +107,60 @@ class DataConfig:
     train_split: str = "train"
     eval_split: str = "validation"
     text_key: str = "text"
+    invalid_utf8: InvalidUtf8 = "refuse"
     tokenizer: str = "bpe"
     tokenizer_vocab_size: int = 4096
+    mixture: Mapping[str, CorpusConfig] = field(default_factory=dict)
+    stages: Mapping[str, StageConfig] = field(default_factory=dict)
+    packing: Packing = "concatenate"
+    max_epochs: float = 4.0
+    skip: tuple[str, ...] = ()
     seed: int = 0
     data_dir: str = ""
+    processes: int = 0
 
     def __post_init__(self) -> None:
-        sources.resolve(self.source)
-        for field in ("train_split", "eval_split", "text_key", "tokenizer"):
-            if not getattr(self, field):
-                raise ValueError(f"{field} is empty: give it a value")
+        for name in ("train_split", "eval_split", "text_key", "tokenizer"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: give it a value")
+        for corpus in self.corpora():
+            prefix = "" if not self.mixture else f"mixture.{corpus.name}."
+            try:
+                sources.resolve(corpus.source)
+            except ValueError as error:
+                raise ValueError(f"{prefix}{error}") from None
+            if corpus.weight < 0:
+                raise ValueError(f"{prefix}weight={corpus.weight}: must not be negative")
+            if "://" in corpus.data_dir:
+                raise ValueError(
+                    f"{prefix}data_dir is {corpus.data_dir!r}: only mounted file systems are read; "
+                    "mount the bucket and give its path"
+                )
+        if all(corpus.eval_split == NONE for corpus in self.corpora()):
+            raise ValueError(f"eval_split={NONE!r}: some corpus has to be evaluated on")
         if self.sequence_length < 2:
             raise ValueError(f"sequence_length is {self.sequence_length}: use 2 or more")
-        if self.tokenizer == "bpe" and self.tokenizer_vocab_size < 258:
+        if self.tokenizer in ("bpe", "unigram") and self.tokenizer_vocab_size < 258:
             raise ValueError(
                 f"tokenizer_vocab_size is {self.tokenizer_vocab_size}: use 258 or more "
                 "(256 bytes, BOS and EOS)"
             )
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: use 0 <= seed < 2**63")
-        if "://" in self.data_dir:
-            raise ValueError(
-                f"data_dir is {self.data_dir!r}: only mounted file systems are read; "
-                "mount the bucket and give its path"
+        for name in ("max_epochs", "processes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+
+    def corpora(self) -> tuple[Corpus, ...]:
+        """What is to be read, in the order of the mixture."""
+        mixture = self.mixture or {ALONE: CorpusConfig()}
+        shared = ("source", "train_split", "eval_split", "text_key", "data_dir")
+        return tuple(
+            Corpus(
+                name=name,
+                weight=one.weight,
+                invalid_utf8=self.invalid_utf8,
+                **{key: getattr(one, key) or getattr(self, key) for key in shared},
             )
+            for name, one in mixture.items()
+        )

@@ -1,14 +1,14 @@
 """Evaluation of the held-out split during a run and at its end, with its line in the metrics."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jax.sharding import Mesh
 
 from cluster.interrupts import Vote
 from cluster.watch import Watch
 from data.windows import Windows
-from evaluation.perplexity import Scorer, evaluate
+from evaluation.perplexity import Scorer, evaluate, together
 from model.parameters import Params
 from reporting.metrics import MetricsFiles
 from reporting.progress import duration
@@ -37,18 +37,22 @@ class HeldOut:
         self._say, self._watch = say, watch
 
     def __call__(
-        self, step: int, params: Params, windows: Windows, vote: Vote | None = None
+        self,
+        step: int,
+        params: Params,
+        windows: Mapping[str, Windows],
+        vote: Vote | None = None,
     ) -> dict[str, float]:
         """Evaluates the parameters after `step` steps.
 
         Args:
           step: finished steps.
           params: the parameters.
-          windows: what to score.
+          windows: what to score, by corpus.
           vote: asked once a batch whether to break off (cluster/interrupts.py).
 
         Returns:
-          what `evaluate` returns.
+          what `evaluate` returns, of all corpora together.
 
         Raises:
           BrokenOff: the vote was to stop; nothing is recorded.
@@ -59,9 +63,15 @@ class HeldOut:
             what = f"evaluating after step {step}, batch {done} of {total}"
             self._watch.at(what, self._watch.bounds.step)
 
-        result = evaluate(self._score, params, windows, self._mesh, progress, vote)
+        results = {
+            name: evaluate(self._score, params, some, self._mesh, progress, vote)
+            for name, some in windows.items()
+        }
+        result = together(results)
         spent = time.perf_counter() - began
         line = {f"eval/{name}": value for name, value in result.items()}
+        if len(results) > 1:
+            line |= {f"eval/loss/{name}": found["loss"] for name, found in results.items()}
         if self._files is not None and not self._files.has(step, "eval/loss"):
             self._files.write(step, {**line, "time/eval_s": spent})
         self._say(

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -85,6 +85,20 @@ def evaluate(
         "bits_per_byte": total["loss"] / math.log(2) / total["bytes"],
         "tokens": int(total["tokens"]),
         "bytes": int(total["bytes"]),
+    }
+
+
+def together(results: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """The result over several splits, from that of each: every token counts the same."""
+    tokens = sum(result["tokens"] for result in results.values())
+    text_bytes = sum(result["bytes"] for result in results.values())
+    total = sum(result["loss"] * result["tokens"] for result in results.values())
+    return {
+        "loss": total / tokens,
+        "perplexity": math.exp(min(total / tokens, 700)),
+        "bits_per_byte": total / math.log(2) / text_bytes,
+        "tokens": tokens,
+        "bytes": text_bytes,
     }
 
 

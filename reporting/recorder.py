@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -11,6 +11,18 @@ from errors import UserError
 from reporting.metrics import MetricsFiles
 from reporting.progress import Progress
 from training.step import Metrics
+
+
+class Work(NamedTuple):
+    """What a step computes.
+
+    Attributes:
+      tokens: positions, for the rates.
+      flops: of the model (ModelConfig.flops_per_token), on one device.
+    """
+
+    tokens: int
+    flops: float
 
 
 class _Pending(NamedTuple):
@@ -32,8 +44,8 @@ class Recorder:
     Args:
       files, progress: where lines go; None on every process but the first.
       tokens: predicted before this start of the run.
-      tokens_per_step: positions that a step computes, for the rates.
-      flops_per_step: of the model (ModelConfig.flops_per_token), on one device.
+      work: what a step computes, by its number (finished steps once it is).
+      sources: names of a mixture's corpora, in the order of the metrics' "source_loss".
       peak_flops: of one device, or None where it is not known.
     """
 
@@ -43,15 +55,15 @@ class Recorder:
         progress: Progress | None,
         *,
         tokens: int,
-        tokens_per_step: int,
-        flops_per_step: float,
+        work: Callable[[int], Work],
+        sources: Sequence[str] = (),
         peak_flops: float | None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens = tokens
         self.stop = False
         self._files, self._progress = files, progress
-        self._tokens_per_step, self._flops_per_step = tokens_per_step, flops_per_step
+        self._work, self._sources = work, sources
         self._peak_flops = peak_flops
         self._pending: _Pending | None = None
         self._clock = clock
@@ -89,8 +101,19 @@ class Recorder:
         """Says that the time since the last step was not spent on steps."""
         self._mark = self._clock()
 
+    def _by_source(self, found: dict[str, Any]) -> dict[str, float | None]:
+        """Takes the loss of each source out of `found`; None where a step has no row of it."""
+        if not self._sources:
+            return {}
+        losses, tokens = found.pop("source_loss").tolist(), found.pop("source_tokens").tolist()
+        return {
+            f"loss/{name}": loss if count else None
+            for name, loss, count in zip(self._sources, losses, tokens, strict=True)
+        }
+
     def _write(self, done: _Pending) -> None:
         step, found = done.step, jax.device_get(done.metrics)
+        by_source = self._by_source(found)
         numbers: dict[str, float | int] = {name: value.item() for name, value in found.items()}
         values = dict(numbers)
         self.stop = bool(done.stop)
@@ -103,7 +126,8 @@ class Recorder:
                 f"step {step} has more than 2^31 bytes of text, which cannot be counted: make "
                 "config.train.batch_size smaller"
             )
-        loss, flops = values.pop("loss"), self._flops_per_step / seconds
+        loss, work = values.pop("loss"), self._work(step)
+        flops = work.flops / seconds
         self.tokens += int(tokens) if math.isfinite(tokens) else 0
         line = {
             "tokens": self.tokens,
@@ -111,9 +135,10 @@ class Recorder:
             "perplexity": math.exp(min(loss, 700)) if math.isfinite(loss) else loss,
             "bits_per_byte": loss * tokens / math.log(2) / max(text_bytes, 1),
             **values,
+            **by_source,
             "time/step_s": seconds,
             "time/wait_percent": 100 * done.data_wait_s / seconds,
-            "time/tokens_per_s": self._tokens_per_step / seconds,
+            "time/tokens_per_s": work.tokens / seconds,
             "time/tflops": flops / 1e12,
             "time/mfu_percent": 100 * flops / self._peak_flops if self._peak_flops else None,
         }

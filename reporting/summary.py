@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data.prepare import Prepared
+from data.baselines import UNIFORM_BITS_PER_BYTE
+from data.preparation import Prepared
 from data.tokenizer import decode
 from model.decoder import Decoder
 from model.generation import Generator, Sampling
@@ -50,18 +51,17 @@ def report(
       samples: from draw_samples.
       ran_on: from environment.describe, when the run began.
     """
-    described = data.description
     info: dict[str, Any] = {
         "title": title,
         "command": shlex.join(["python", *sys.argv]),
         "total_steps": config.train.steps,
         "config": config.to_dict(),
         "environment": ran_on,
-        "dataset": described,
+        "dataset": data.description(config.data),
         "parameters": config.model.num_params(),
         "baselines": {
-            "gzip -9 per file": described["gzip_bits_per_byte"],
-            "uniform": described["uniform_bits_per_byte"],
+            "gzip -9 per file": data.gzip_bits_per_byte,
+            "uniform": UNIFORM_BITS_PER_BYTE,
         },
         "final": final,
         "samples": samples,
@@ -73,11 +73,12 @@ def report(
 
 def print_result(final: dict[str, float], data: Prepared) -> None:
     """The result beside its baselines, on standard output."""
-    gzip = data.description["gzip_bits_per_byte"]
+    gzip = data.gzip_bits_per_byte
     ours = final["bits_per_byte"]
     print(
         f"held-out perplexity {final['perplexity']:.2f}, {ours:.3f} bits/byte over "
         f"{final['bytes']:,} bytes; gzip -9 per file {gzip:.3f} "
         f"({abs(1 - ours / gzip):.1%} {'below' if ours < gzip else 'above'} gzip), uniform 8"
     )
-    print(f"data: {data.description['dataset']} {data.description['fingerprint'][:12]}")
+    for corpus in data.corpora:
+        print(f"data: {corpus.dataset} {corpus.fingerprint[:12]}")

@@ -1,7 +1,8 @@
 """The stream of batches, a few steps ahead of the training loop."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import grain
 import jax
@@ -13,23 +14,28 @@ from sharding.placement import place_rows
 _AHEAD = 2  # batches made and moved to the devices before they are asked for
 
 
+class Batches(Protocol):
+    """A pure function from steps to batches, such as data.stream.Stream."""
+
+    def shape(self, step: int) -> tuple[int, int]:
+        """Rows of the batch, and tokens of a row."""
+
+    def batch(self, step: int, rows: slice) -> Mapping[str, np.ndarray]:
+        """Those rows of the batch."""
+
+
 class _Placed:
     """batch(step) on the mesh, as the random-access source that Grain reads."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        rows: int,
-        steps: int,
-        batch: Callable[[int, slice], Mapping[str, np.ndarray]],
-    ):
-        self._mesh, self._rows, self._steps, self._batch = mesh, rows, steps, batch
+    def __init__(self, mesh: Mesh, stream: Batches, steps: int):
+        self._mesh, self._stream, self._steps = mesh, stream, steps
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> dict[str, jax.Array]:
-        return place_rows(self._mesh, self._rows, lambda rows: self._batch(step, rows))
+        rows, _ = self._stream.shape(step)
+        return place_rows(self._mesh, rows, lambda some: self._stream.batch(step, some))
 
 
 class Feed:
@@ -39,20 +45,12 @@ class Feed:
 
     Args:
       mesh: where the batches go.
-      rows: rows of a global batch.
-      batch: batch(step, rows) makes those rows of a step's batch.
+      stream: makes the batches.
       start, steps: the first step, and the number of steps of the whole run.
     """
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        rows: int,
-        batch: Callable[[int, slice], Mapping[str, np.ndarray]],
-        start: int,
-        steps: int,
-    ):
-        source = grain.MapDataset.source(_Placed(mesh, rows, steps, batch))[start:]
+    def __init__(self, mesh: Mesh, stream: Batches, start: int, steps: int):
+        source = grain.MapDataset.source(_Placed(mesh, stream, steps))[start:]
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
         self._batches = iter(source.to_iter_dataset(options))
 

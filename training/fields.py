@@ -19,8 +19,8 @@ def build(kind: type[T], values: Any, name: str = "") -> tuple[T, dict[str, Any]
     """Makes a dataclass of nested mappings; what it has no field for is returned, not dropped.
 
     Args:
-      kind: a dataclass; its fields are dataclasses, int, float, bool, str, Literal of text, or
-        tuple[X, ...].
+      kind: a dataclass; its fields are dataclasses, int, float, bool, str, Literal of text,
+        tuple[X, ...], or Mapping[str, X], where X may be a dataclass too.
       values: by field; a field that is not there takes its default.
       name: of the dataclass itself, dotted, for messages.
 
@@ -41,14 +41,32 @@ def build(kind: type[T], values: Any, name: str = "") -> tuple[T, dict[str, Any]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             made[field.name], more = build(hint, values.get(field.name, {}), full)
             unknown |= more
+        elif get_origin(hint) is Mapping and field.name in values:
+            made[field.name], more = _mapping(get_args(hint)[1], values[field.name], full)
+            unknown |= more
         elif field.name in values:
             made[field.name] = checked(hint, values[field.name], full)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{full} is missing, and has no default")
     try:
         return kind(**made), unknown
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from None
+
+
+def _mapping(hint: Any, values: Any, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A section whose keys are names that its user gives."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name}={values!r}: must be a section with keys")
+    made: dict[str, Any] = {}
+    unknown: dict[str, Any] = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hint):
+            made[key], more = build(hint, value, f"{name}.{key}")  # type: ignore[arg-type]
+            unknown |= more
+        else:
+            made[key] = checked(hint, value, f"{name}.{key}")
+    return made, unknown
 
 
 def checked(hint: Any, value: Any, name: str) -> Any:

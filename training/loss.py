@@ -9,6 +9,7 @@ from model.config import ModelConfig
 from model.decoder import Decoder, unembed
 
 _CHUNK_LOGITS = 1 << 25  # of one device: 128 MB in float32
+_ROWS = "loss of each row"  # until they are added up by source
 
 
 Sums = dict[str, jax.Array]
@@ -16,8 +17,8 @@ Sums = dict[str, jax.Array]
 
 "tokens" (how many) and "bytes" (of text that they stand for) are counts: int32, which is exact up
 to 2^31 - 1 a step. From there to 2^32 (a billion tokens a step) a count is negative, which the
-recorder and `evaluate` refuse. All others are float32, and named where they are computed: in
-`_chunk_loss`.
+recorder and `evaluate` refuse. Of a mixture there are "source_loss" and "source_tokens", [S]. All
+others are float32 scalars, and named where they are computed: in `_chunk_loss`.
 """
 
 
@@ -27,10 +28,11 @@ def count(x: jax.Array) -> jax.Array:
 
 
 def means(sums: Sums) -> Sums:
-    """What people read: a count stays as it is, every other sum is divided by the tokens."""
+    """What people read: a count stays as it is, every other sum is divided by its tokens."""
     tokens = jnp.maximum(sums["tokens"], 1)
-    counts = {"tokens", "bytes"}
-    return {name: x if name in counts else x / tokens for name, x in sums.items()}
+    counts = {"tokens", "bytes", "source_tokens"}
+    of = {"source_loss": jnp.maximum(sums.get("source_tokens", tokens), 1)}
+    return {name: x if name in counts else x / of.get(name, tokens) for name, x in sums.items()}
 
 
 def batch_sums(
@@ -40,7 +42,8 @@ def batch_sums(
 
     Args:
       model: with its parameters.
-      batch: tokens, targets, segments, positions, weights (0 or 1), bytes: [B, T].
+      batch: tokens, targets, segments, positions, weights (0 or 1), bytes: [B, T]; of a mixture
+        also source, [B, S], 1 where the row is of the source.
       z_loss: weight of the z-loss in the objective.
       devices: over how many the batch and the vocabulary are split, to size the chunks.
 
@@ -54,7 +57,20 @@ def batch_sums(
     objective, sums = _head(
         model.config, z_loss, chunks, model.table[...], x_BTD, batch["targets"], batch["weights"]
     )
-    return objective, sums | {"tokens": count(batch["weights"]), "bytes": count(batch["bytes"])}
+    loss_B = sums.pop(_ROWS)
+    sums |= {"tokens": count(batch["weights"]), "bytes": count(batch["bytes"])}
+    if "source" in batch:
+        sums |= _by_source(batch["source"], loss_B, batch["weights"])
+    return objective, sums
+
+
+def _by_source(source_BS: jax.Array, loss_B: jax.Array, weights_BT: jax.Array) -> Sums:
+    """The loss and the predicted tokens of each source of a mixture: [S]."""
+    tokens_B = jnp.sum(weights_BT.astype(jnp.int32), axis=1)
+    return {
+        "source_loss": jnp.sum(loss_B[:, None] * source_BS, axis=0),
+        "source_tokens": jnp.sum(tokens_B[:, None] * source_BS, axis=0),
+    }
 
 
 def _chunks(length: int, logits: int) -> int:
@@ -82,9 +98,11 @@ def _chunk_loss(
     # A comparison, not a look-up: its gradient needs no scatter, and it splits over the vocabulary.
     is_target = jnp.arange(logits.shape[-1]) == targets_BC[..., None]
     at_target = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    loss_B = jnp.sum((log_z - at_target) * weights_BC, axis=1)  # negative log-likelihood, nats
     sums = {
-        "loss": jnp.sum((log_z - at_target) * weights_BC),  # negative log-likelihood, nats
+        "loss": jnp.sum(loss_B),
         "z_loss": jnp.sum(jnp.square(log_z) * weights_BC),  # of the softmax's normaliser
+        _ROWS: loss_B,
     }
     return sums["loss"] + z_loss * sums["z_loss"], sums
 

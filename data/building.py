@@ -1,0 +1,205 @@
+"""From a split's shards to its store: in parallel, and on from where a killed build stopped.
+
+Chunks (data/chunks.py) collect in a hidden folder beside the store, which any number of builds
+may fill together: each chunk appears whole, and its content depends on the documents alone. When
+all are there they are joined to a store, which appears whole too.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data import cache, chunks, store, workers
+from data.chunks import Recipe, Written
+from data.documents import Progress, Shard
+from data.store import FILE_TOKENS, TokenStore
+from data.tokenizer import Tokenizer
+from data.waiting import steadily
+from errors import UserError
+
+_WORTH = 1 << 23  # of what is to be read, for each process beyond this one
+_TOKENIZER = "tokenizer.json"
+
+
+def build(
+    path: Path,
+    shards: Sequence[Shard],
+    tokenizer: Tokenizer,
+    about: Mapping[str, Any],
+    progress: Progress = lambda what, done, total: None,
+    processes: int = 0,
+) -> TokenStore:
+    """Tokenizes the documents of `shards` into a store at `path`, and opens it.
+
+    Memory does not grow with the number of documents. What a killed build has done is not done
+    again, and the store is the same to the byte.
+
+    Args:
+      about: recorded in the manifest beside what is counted here.
+      progress: called every few seconds, from this thread.
+      processes: at most; 0 is one for each core.
+
+    Raises:
+      UserError: there are no documents, one cannot be read, the tokenizer loses text, or the disk
+        is full.
+    """
+    folder = path.with_name(f".{path.name}.building")
+    what = f"tokenizing {about.get('split', '')}".rstrip()
+    total = max(sum(shard.size for shard in shards), 1)
+    with cache.full_disk_told(path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe = Recipe(folder, folder / _TOKENIZER)
+        _save_tokenizer(tokenizer, recipe.tokenizer)
+        for read in _made(recipe, tokenizer, shards, processes, total):
+            progress(f"{what}: MB", sum(read.values()) >> 20, total >> 20)
+    _join(path, folder, len(shards), tokenizer, about, progress)
+    shutil.rmtree(folder, ignore_errors=True)
+    return TokenStore(path)
+
+
+def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    tokenizer.save(partial)
+    os.replace(partial, path)
+
+
+def _made(
+    recipe: Recipe, tokenizer: Tokenizer, shards: Sequence[Shard], processes: int, total: int
+) -> Iterator[dict[int, int]]:
+    """Makes all chunks; yields what has been read of each shard."""
+    processes = min(processes or os.cpu_count() or 1, len(shards), 1 + total // _WORTH)
+    if processes > 1:
+        yield from workers.run(recipe, shards, processes)
+        return
+    read: dict[int, int] = {}
+    for number, shard in enumerate(shards):
+        for now in chunks.write(recipe, tokenizer, number, shard):
+            read[number] = now
+            yield read
+
+
+def _chunks(folder: Path, shards: int) -> Iterator[Written]:
+    """All chunks, in order, one at a time."""
+    for shard in range(shards):
+        last = False
+        count = 0
+        while not last:
+            path = chunks.path_of(folder, shard, count)
+            try:
+                chunk = Written(path)
+                with contextlib.closing(chunk):
+                    yield chunk
+                    last = chunk.last
+            except chunks.BROKEN as error:
+                path.unlink(missing_ok=True)
+                raise UserError(
+                    f"{path} was damaged and is deleted: the same command makes it again"
+                ) from error
+            count += 1
+
+
+def _join(
+    path: Path,
+    folder: Path,
+    shards: int,
+    tokenizer: Tokenizer,
+    about: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Makes the store of all chunks."""
+    counts: Counter[str] = Counter()
+    n = n_tokens = 0
+    for chunk in _chunks(folder, shards):
+        counts.update(chunk.counts)
+        lengths = chunk.array("token")
+        n, n_tokens = n + lengths.size, n_tokens + int(lengths.sum())
+    if n == 0:
+        where = ", ".join(f"{key} {value!r}" for key, value in about.items())
+        read = counts["documents read"]
+        why = f"all {read:,} are left out by filters" if read else "there are none"
+        raise UserError(
+            f"no documents to train on or evaluate ({where}): {why}; use a split that has some"
+        )
+    with cache.publish(path) as building:
+        ends = {
+            name: np.lib.format.open_memmap(
+                building / f"{name}_offsets.npy", "w+", np.int64, (n + 1,)
+            )
+            for name in store.COLUMNS
+        }
+        for column in ends.values():
+            column[0] = 0
+        done = 0
+        with _TokenFiles(building) as tokens, (building / "ids.bin").open("wb") as ids:
+            for chunk in _chunks(folder, shards):
+                tokens.write(chunk.array("tokens"))
+                ids.write(chunk.array("ids").tobytes())
+                size = chunk.array("token").size
+                for name, column in ends.items():
+                    end = column[done : done + size + 1]
+                    end[1:] = end[0] + np.cumsum(chunk.array(name))
+                done += size
+                progress("writing the store: million tokens", tokens.count >> 20, n_tokens >> 20)
+        n_bytes = int(ends["byte"][-1])
+        for column in ends.values():
+            column.flush()
+        np.save(building / "token_bytes.npy", tokenizer.token_bytes)
+        facts = {
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+            "vocab_size": tokenizer.vocab_size,
+            "prefix_bytes": tokenizer.prefix_bytes,
+            "dtype": chunks.token_dtype(tokenizer).name,
+            "documents": n,
+            "tokens": n_tokens,
+            "text_bytes": n_bytes,
+            "counts": {name: count for name, count in sorted(counts.items()) if count},
+        }
+
+        def digest(file: Path) -> str:
+            tick = functools.partial(progress, f"checking {file.name}: file", 0, 1)
+            return steadily(functools.partial(store.sha256, file), tick)
+
+        manifest = store.manifest(building, about, facts, digest)
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+class _TokenFiles:
+    """Files of FILE_TOKENS tokens each, written one after the other.
+
+    Attributes:
+      count: of tokens so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.count = 0
+        self._folder = folder
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "_TokenFiles":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, tokens: np.ndarray) -> None:
+        """Appends tokens, over as many files as they need."""
+        while tokens.size:
+            number, within = divmod(self.count, FILE_TOKENS)
+            if within == 0:
+                self.__exit__()
+                self._file = (self._folder / store.tokens_file(number)).open("wb")
+            assert self._file is not None
+            some, tokens = np.split(tokens, [FILE_TOKENS - within])
+            self._file.write(some.tobytes())
+            self.count += some.size

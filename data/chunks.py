@@ -1,0 +1,242 @@
+"""From one shard of documents to files of tokens, a piece at a time: what a process does.
+
+A chunk is a file of the documents of about `CHUNK` characters, tokenized. It appears whole or not
+at all, and where it ends depends on the documents alone: so a build that was killed goes on after
+the last chunk that is there, and ends with the same chunks.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.documents import Document, Shard
+from data.tokenizer import Tokenizer
+from errors import UserError
+
+CHUNK = 1 << 24  # characters of text
+_BATCH = 1 << 20  # characters of text that are tokenized at a time
+_DOCUMENTS = 1 << 10  # at most, likewise
+
+BROKEN = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+"""What the reading of a chunk raises that is not whole: it was not flushed when a machine died."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What becomes of a document, for a process that is told so. It can be pickled.
+
+    Attributes:
+      folder: where chunks are written.
+      tokenizer: the file that it is loaded from.
+    """
+
+    folder: Path
+    tokenizer: Path
+
+
+@dataclass
+class Chunk:
+    """Some documents that follow each other in a shard, tokenized.
+
+    Attributes:
+      tokens: of a document each: BOS ... EOS.
+      text_bytes, ids: of a document each.
+      counts: what was seen, and what happened to it, by name.
+      next: number in the shard of the document after the last.
+      read: how much of the shard's size has been read.
+      last: whether the shard ends here.
+    """
+
+    tokens: list[np.ndarray] = field(default_factory=list)
+    text_bytes: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    next: int = 0
+    read: int = 0
+    last: bool = False
+
+
+class Written:
+    """A chunk on disk; its arrays are read when they are asked for.
+
+    Attributes:
+      counts, next, read, last: as of Chunk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises one of BROKEN where there is no whole chunk."""
+        self._arrays = np.load(path, allow_pickle=False)
+        about = json.loads(self._arrays["about"].tobytes())
+        self.counts: dict[str, int] = about["counts"]
+        self.next: int = about["next"]
+        self.read: int = about["read"]
+        self.last: bool = about["last"]
+
+    def array(self, name: str) -> np.ndarray:
+        """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids"."""
+        return self._arrays[name]
+
+    def close(self) -> None:
+        self._arrays.close()
+
+
+def path_of(folder: Path, shard: int, chunk: int) -> Path:
+    """Where a chunk is, written or not."""
+    return folder / f"{shard:06d}-{chunk:06d}.npz"
+
+
+def written(folder: Path, shard: int) -> tuple[int, Written | None]:
+    """How many chunks of a shard are there, and the last of them."""
+    count, last = 0, None
+    while (path := path_of(folder, shard, count)).exists():
+        try:
+            found = Written(path)
+        except BROKEN:
+            break
+        if last is not None:
+            last.close()
+        last, count = found, count + 1
+    return count, last
+
+
+def write(recipe: Recipe, tokenizer: Tokenizer, number: int, shard: Shard) -> Iterator[int]:
+    """Writes the chunks of a shard that are not there yet.
+
+    Yields:
+      every second or so, how much of the shard's size has been read.
+
+    Raises:
+      UserError: a document cannot be read, or the tokenizer loses text of one.
+    """
+    count, last = written(recipe.folder, number)
+    chunk = Chunk()
+    if last is not None:
+        chunk.next, chunk.read = last.next, last.read
+        if last.last:
+            yield shard.size
+            return
+    for batch, read in _batches(shard.documents(chunk.next)):
+        _add(chunk, batch, tokenizer)
+        chunk.read = read
+        if sum(chunk.text_bytes) >= CHUNK:
+            _save(chunk, path_of(recipe.folder, number, count))
+            count += 1
+            chunk = Chunk(next=chunk.next, read=read)
+        yield read
+    chunk.last = True
+    _save(chunk, path_of(recipe.folder, number, count))
+    yield shard.size
+
+
+def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[Document], int]]:
+    """Documents in lists of about `_BATCH` characters, with what has been read after each."""
+    batch: list[Document] = []
+    size = read = 0
+    for document, read in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= _BATCH or len(batch) == _DOCUMENTS:
+            yield batch, read
+            batch, size = [], 0
+    if batch:
+        yield batch, read
+
+
+def _add(chunk: Chunk, batch: Sequence[Document], tokenizer: Tokenizer) -> None:
+    """Tokenizes documents into a chunk."""
+    chunk.next += len(batch)
+    chunk.counts["documents read"] += len(batch)
+    chunk.counts["invalid bytes"] += sum(document.invalid for document in batch)
+    dtype = token_dtype(tokenizer)
+    edge = np.array([tokenizer.eos_id, tokenizer.bos_id], dtype)
+    for document, ids in zip(batch, _encode(batch, tokenizer, dtype), strict=True):
+        row = np.concatenate([edge[1:], *ids, edge[:1]])
+        text_bytes = _utf8_length(document.text)
+        if tokenizer.token_bytes[row].sum() != text_bytes + tokenizer.prefix_bytes:
+            raise UserError(
+                f"the tokenizer loses text of document {document.id!r}: use a lossless "
+                "byte-level tokenizer"
+            )
+        chunk.tokens.append(row)
+        chunk.text_bytes.append(text_bytes)
+        chunk.ids.append(document.id)
+
+
+def _encode(
+    batch: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
+) -> list[list[np.ndarray]]:
+    """The ids of each document, in parts. Long ones are tokenized a piece at a time."""
+    found: list[list[np.ndarray]] = [[] for _ in batch]
+    owners: list[int] = []
+    texts: list[str] = []
+
+    def encode() -> None:
+        for owner, ids in zip(owners, tokenizer.encode_batch(texts), strict=True):
+            if ids.size and ids.max() >= tokenizer.vocab_size:
+                raise UserError(
+                    f"the tokenizer gives id {ids.max()} in document {batch[owner].id!r}, outside "
+                    f"its vocabulary of {tokenizer.vocab_size}: repair its file"
+                )
+            found[owner].append(ids.astype(dtype))
+        owners.clear()
+        texts.clear()
+
+    size = 0
+    for owner, document in enumerate(batch):
+        for piece in pieces(document.text, tokenizer):
+            owners.append(owner)
+            texts.append(piece)
+            size += len(piece)
+            if size >= _BATCH:
+                encode()
+                size = 0
+    encode()
+    return found
+
+
+def _utf8_length(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(len(text[i : i + _BATCH].encode()) for i in range(0, len(text), _BATCH))
+
+
+def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """How ids are stored."""
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+
+
+def _save(chunk: Chunk, path: Path) -> None:
+    """Writes a chunk, whole or not at all."""
+    about = {
+        "counts": dict(chunk.counts),
+        "next": chunk.next,
+        "read": chunk.read,
+        "last": chunk.last,
+    }
+    ids = [name.encode() for name in chunk.ids]
+    empty = [np.zeros(0, np.uint16)]
+    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                tokens=np.concatenate(chunk.tokens or empty),
+                token=np.array([row.size for row in chunk.tokens], np.int64),
+                byte=np.array(chunk.text_bytes, np.int64),
+                id=np.array([len(name) for name in ids], np.int64),
+                ids=np.frombuffer(b"".join(ids), np.uint8),
+            )
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,296 @@
+"""From a DataConfig to stores that can be read: everything needed, nothing twice.
+
+Each product (the tokenizer, two token stores of each corpus, the baselines) is found in the cache
+by what determines it, or built and published there. Processes may prepare the same data at the
+same time: each product appears whole, and the first one to appear stays. To spare the work, let
+one process prepare, then the others, which find everything done (or build their own on a file
+system of their own).
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import baselines, building, cache, sources, store
+from data import tokenizer as tokenizers
+from data.config import NONE, Corpus, DataConfig
+from data.documents import Progress, Shard, Source
+from data.store import TokenStore
+from data.tokenizer import Tokenizer
+from data.waiting import steadily
+from errors import UserError
+
+# A tokenizer is trained on this many bytes of the train splits at most: more changes little and
+# takes memory. Of each shard an equal part, from its beginning.
+TOKENIZER_TRAINING_BYTES = 1 << 28
+_LEAST_OF_A_SHARD = 1 << 20
+GZIP_BYTES = 64 << 20  # of each eval split are measured: some seconds' work
+_TRAINED: dict[str, Callable[[Iterator[str], int], Tokenizer]] = {
+    "bpe": tokenizers.train_bpe,
+    "unigram": tokenizers.train_unigram,
+}
+
+
+def _ignore(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def _accept(tokenizer: Tokenizer) -> None:
+    """Takes any tokenizer."""
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus as it is trained on, and evaluated on.
+
+    Attributes:
+      name: in the mixture.
+      weight: at the beginning of the run.
+      dataset, fingerprint: of its source.
+      train, eval: its stores; no `eval` where the config says so.
+      gzip: of its eval split.
+    """
+
+    name: str
+    weight: float
+    dataset: str
+    fingerprint: str
+    train: TokenStore
+    eval: TokenStore | None
+    gzip: baselines.Measured | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready for `Stream` and `Windows`."""
+
+    tokenizer: Tokenizer
+    corpora: tuple[PreparedCorpus, ...]
+
+    @property
+    def dataset(self) -> str:
+        """For people."""
+        return " + ".join(corpus.dataset for corpus in self.corpora)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all sources."""
+        return "+".join(corpus.fingerprint for corpus in self.corpora)
+
+    @property
+    def eval_fingerprint(self) -> str:
+        """Of all that is evaluated on."""
+        return "+".join(c.eval.fingerprint for c in self.corpora if c.eval is not None)
+
+    @property
+    def gzip_bits_per_byte(self) -> float:
+        """What `gzip -9` makes of the eval splits, document by document."""
+        measured = [c.gzip for c in self.corpora if c.gzip is not None]
+        text_bytes = sum(m.text_bytes for m in measured)
+        return sum(m.bits_per_byte * m.text_bytes for m in measured) / max(text_bytes, 1)
+
+    def description(self, config: DataConfig) -> dict[str, Any]:
+        """For people and reports."""
+        return {
+            "dataset": self.dataset,
+            "tokenizer": config.tokenizer,
+            "tokenizer_fingerprint": self.tokenizer.fingerprint,
+            "vocab_size": self.tokenizer.vocab_size,
+            "corpora": {
+                corpus.name: {
+                    "dataset": corpus.dataset,
+                    "fingerprint": corpus.fingerprint,
+                    "weight": corpus.weight,
+                    "train": _describe(corpus.train),
+                    "eval": corpus.eval and _describe(corpus.eval),
+                }
+                for corpus in self.corpora
+            },
+        }
+
+
+def prepare(
+    config: DataConfig,
+    progress: Progress = _ignore,
+    check: Callable[[Tokenizer], None] = _accept,
+) -> Prepared:
+    """Finds or builds everything that `config` names.
+
+    Args:
+      progress: called every few seconds while something is built, from this thread.
+      check: is given the tokenizer before anything is tokenized, and raises UserError where it
+        does not suit the run.
+
+    Raises:
+      UserError: the data or the tokenizer cannot be used; one line says what to do.
+    """
+    found = [_Found(corpus, progress) for corpus in config.corpora()]
+    tokenizer = _tokenizer(config, found, progress)
+    check(tokenizer)
+    return Prepared(tokenizer, tuple(_prepared(config, one, tokenizer, progress) for one in found))
+
+
+def prepare_split(
+    config: DataConfig, split: str | None, tokenizer: Tokenizer, progress: Progress = _ignore
+) -> tuple[dict[str, TokenStore], str]:
+    """Finds or builds the stores of one split alone, with a tokenizer that is there already.
+
+    Args:
+      split: of every corpus; None is its eval_split.
+
+    Returns:
+      the stores by corpus, and the fingerprint of the data.
+
+    Raises:
+      UserError: the data cannot be used; one line says what to do.
+    """
+    found = [_Found(corpus, progress) for corpus in config.corpora()]
+    stores = {
+        one.corpus.name: _token_store(config, one, split or one.corpus.eval_split, tokenizer)
+        for one in found
+        if split or one.corpus.eval_split != NONE
+    }
+    return stores, "+".join(one.source.fingerprint for one in found)
+
+
+class _Found:
+    """A corpus whose source was found; its splits are opened when they are needed."""
+
+    def __init__(self, corpus: Corpus, progress: Progress) -> None:
+        self.corpus, self.progress = corpus, progress
+        self.source: Source = sources.find(corpus.source, corpus, progress)
+        self._shards: dict[str, Sequence[Shard]] = {}
+
+    def shards(self, split: str) -> Sequence[Shard]:
+        """The shards of a split."""
+        if split not in self._shards:
+            self._shards[split] = self.source.shards(split)
+        return self._shards[split]
+
+    def key(self, split: str) -> dict[str, str]:
+        """What determines the documents of a split."""
+        return {
+            "source": self.source.fingerprint,
+            "split": split,
+            "text_key": self.corpus.text_key,
+            "invalid_utf8": self.corpus.invalid_utf8,
+        }
+
+
+def _prepared(
+    config: DataConfig, found: _Found, tokenizer: Tokenizer, progress: Progress
+) -> PreparedCorpus:
+    corpus = found.corpus
+    train = _token_store(config, found, corpus.train_split, tokenizer)
+    evaluation = gzip = None
+    if corpus.eval_split != NONE:
+        evaluation = _token_store(config, found, corpus.eval_split, tokenizer)
+        gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress)
+    return PreparedCorpus(
+        corpus.name,
+        corpus.weight,
+        found.source.name,
+        found.source.fingerprint,
+        train,
+        evaluation,
+        gzip,
+    )
+
+
+def _token_store(config: DataConfig, found: _Found, split: str, tokenizer: Tokenizer) -> TokenStore:
+    path = store.address(**found.key(split), tokenizer=tokenizer.fingerprint)
+    if cache.has(path):
+        return TokenStore(path)
+    about = {
+        "dataset": found.source.name,
+        "dataset_fingerprint": found.source.fingerprint,
+        "split": split,
+    }
+    shards = found.shards(split)
+    return building.build(path, shards, tokenizer, about, found.progress, config.processes)
+
+
+def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
+    if config.tokenizer == "byte":
+        return tokenizers.ByteTokenizer()
+    if config.tokenizer not in _TRAINED:
+        return tokenizers.load(Path(config.tokenizer).expanduser())
+    splits = [one.key(one.corpus.train_split) | {"weight": one.corpus.weight} for one in found]
+    name = cache.key(
+        kind=config.tokenizer,
+        text=json.dumps(splits, sort_keys=True),
+        vocab_size=config.tokenizer_vocab_size,
+        version=tokenizers.TRAINING_VERSION,
+    )
+    directory = cache.root() / "tokenizers" / name
+    if not cache.has(directory):
+        trained = _train(config, found, progress)
+        with cache.publish(directory) as folder:
+            trained.save(folder / "tokenizer.json")
+    return tokenizers.load(directory / "tokenizer.json")
+
+
+def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
+    read, total = 0, sum(one.corpus.weight for one in found)
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for one in found:
+            budget = int(TOKENIZER_TRAINING_BYTES * one.corpus.weight / total)
+            for text in _sample(one.shards(one.corpus.train_split), budget):
+                read += len(text)
+                yield text
+
+    def tick() -> None:
+        progress("training the tokenizer: MB of text read", read >> 20, 0)
+
+    tick()
+    train = _TRAINED[config.tokenizer]
+    trained = steadily(lambda: train(texts(), config.tokenizer_vocab_size), tick)
+    tick()
+    return trained
+
+
+def _sample(shards: Sequence[Shard], budget: int) -> Iterator[str]:
+    """At most `budget` bytes of text: of shards spread over all of them, the same from each."""
+    count = min(len(shards), max(budget // _LEAST_OF_A_SHARD, 1))
+    for i in range(count):
+        left = budget // count
+        for document, _ in shards[i * len(shards) // count].documents():
+            yield document.text
+            left -= len(document.text.encode())
+            if left <= 0:
+                break
+
+
+def _gzip(found: _Found, at_most: int, progress: Progress) -> baselines.Measured:
+    split = found.corpus.eval_split
+    directory = cache.root() / "baselines" / cache.key(**found.key(split), at_most=at_most)
+    if not cache.has(directory):
+        total = _kilobytes(at_most)
+        documents = itertools.chain.from_iterable(s.documents() for s in found.shards(split))
+        measured = baselines.gzip_bits_per_byte(
+            (document for document, _ in documents),
+            at_most,
+            lambda done: progress("measuring gzip: kB", _kilobytes(done), total),
+        )
+        with cache.publish(directory) as folder:
+            (folder / "gzip.json").write_text(json.dumps(measured._asdict()) + "\n")
+    try:
+        return baselines.Measured(**json.loads((directory / "gzip.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{directory / 'gzip.json'} is missing or damaged: delete the directory {directory}"
+        ) from error
+
+
+def _kilobytes(n_bytes: int) -> int:
+    return -(-n_bytes // 1000)
+
+
+def _describe(tokens: TokenStore) -> dict[str, Any]:
+    names = ("split", "documents", "text_bytes", "tokens", "fingerprint", "counts")
+    return {name: tokens.manifest[name] for name in names}
