@@ -7,12 +7,14 @@ of T next-fit, each as a segment of its own, so that short documents share a row
 depend on the batch size, and batches are found by index: no state, as in `Stream`.
 """
 
-import bisect
-
 import numpy as np
 
+from data import permute
 from data.packing import Batch
 from data.store import TokenStore
+
+
+_ORDER_KEY = permute.derive_key(0x706F6469756D)  # any constant
 
 
 class Windows:
@@ -24,8 +26,8 @@ class Windows:
       batch_size: B, rows of a batch; the last batch is padded.
       stride: 1 <= stride <= T; T // 2 if not given. Smaller strides score with more context and
         cost more.
-      max_tokens: score only the windows, in store order, that fit in this many targets (but at
-        least one window); all if not given.
+      max_tokens: score only the windows, of documents in a fixed shuffled order, that fit in this
+        many targets (but at least one window); all if not given.
 
     Attributes:
       n_batches: how many batches there are.
@@ -56,18 +58,20 @@ class Windows:
         self.store = store
         self.sequence_length = sequence_length
         self.batch_size = batch_size
-        self._start, self._length, self._skip = _cut(store, sequence_length, stride, max_tokens)
+        self._start, self._length, self._skip, self._first = _cut(
+            store, sequence_length, stride, max_tokens
+        )
         self._row, self._column = _next_fit(self._length, sequence_length)
         self.n_batches = -(-(int(self._row[-1]) + 1) // batch_size)
         self.n_tokens = int((self._length - self._skip).sum())
         self.n_bytes = sum(
-            int(store.token_bytes[store.tokens[a + 1 : b + 1]].sum())
+            int(store.token_bytes[store.read(a + 1, b + 1)].sum())
             for a, b in zip(
                 (self._start + self._skip).tolist(),
                 (self._start + self._length).tolist(),
                 strict=True,
             )
-        )
+        ) - store.prefix_bytes * int(self._first.sum())
 
     def batch(self, index: int, rows: slice | None = None) -> Batch:
         """Batch `index`, or just the rows [lo:hi) of it that a process holds.
@@ -94,38 +98,52 @@ class Windows:
             row_before = row
             place = row, slice(column, column + length)
             scored = row, slice(column + skip, column + length)
-            piece = self.store.tokens[start : start + length + 1]
+            piece = self.store.read(start, start + length + 1)
             batch["tokens"][place] = piece[:-1]
             batch["targets"][place] = piece[1:]
             batch["segments"][place] = segment
             batch["positions"][place] = np.arange(length)
             batch["weights"][scored] = 1
             batch["bytes"][scored] = self.store.token_bytes[piece[1 + skip :]]
+            if self._first[w]:
+                batch["bytes"][row, column] -= self.store.prefix_bytes
         return batch
 
 
 def _cut(
     store: TokenStore, sequence_length: int, stride: int, max_tokens: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All windows: where each starts in the store, its inputs, and the targets already scored."""
-    offsets = store.token_offsets
-    if max_tokens is not None:  # only as many documents as the budget can reach
-        reached = bisect.bisect_left(
-            range(store.n_documents), max_tokens, key=lambda d: int(offsets[d + 1]) - (d + 1)
-        )
-        offsets = offsets[: min(reached + 1, store.n_documents) + 1]
-    targets = np.diff(offsets) - 1  # of each document
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All windows: where each starts in the store, its inputs, the targets already scored, and
+    whether it is the first of its document."""
+    documents = _order(store, max_tokens)
+    first = store.token_offsets[documents]
+    targets = store.token_offsets[documents + 1] - first - 1  # of each document
     counts = 1 + np.maximum(0, -(-(targets - sequence_length) // stride))
-    document = np.repeat(np.arange(targets.size), counts)
-    k = np.arange(document.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    start = offsets[document] + k * stride
-    length = np.minimum(sequence_length, targets[document] - k * stride)
+    which = np.repeat(np.arange(targets.size), counts)
+    k = np.arange(which.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = first[which] + k * stride
+    length = np.minimum(sequence_length, targets[which] - k * stride)
     skip = np.where(k == 0, 0, sequence_length - stride)
     if max_tokens is not None:
         fits = int(np.searchsorted(np.cumsum(length - skip), max_tokens, side="right"))
         kept = slice(0, max(fits, 1))
-        start, length, skip = start[kept], length[kept], skip[kept]
-    return start, length, skip
+        start, length, skip, k = start[kept], length[kept], skip[kept], k[kept]
+    return start, length, skip, k == 0
+
+
+def _order(store: TokenStore, max_tokens: int | None) -> np.ndarray:
+    """The documents in a fixed order that is unrelated to the store's, so that some are like all;
+    only as many as the budget can reach."""
+    n = store.n_documents
+    some = n if max_tokens is None else min(n, 1024)
+    while True:
+        documents = permute.permute(np.arange(some), n, _ORDER_KEY)
+        if some == n:
+            return documents
+        targets = store.token_offsets[documents + 1] - store.token_offsets[documents] - 1
+        if targets.sum() > max_tokens:
+            return documents
+        some = min(n, 4 * some)
 
 
 def _next_fit(length: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
