@@ -51,7 +51,7 @@ def build(
       UserError: there are no documents, one cannot be read, the tokenizer loses text, or the disk
         is full.
     """
-    folder = path.with_name(f".{path.name}.building")
+    folder = cache.building_folder(path)
     what = f"tokenizing {about.get('split', '')}".rstrip()
     total = max(sum(shard.size for shard in shards), 1)
     with cache.full_disk_told(path.parent):

@@ -50,6 +50,19 @@ def has(target: Path) -> bool:
     return target.is_dir()
 
 
+def remove(target: Path) -> None:
+    """Removes `target`, so that it is built again; also what a killed build of it has done."""
+    if shared := _in_shared(target):
+        shared_cache.remove(shared)
+    for folder in (target, building_folder(target)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def building_folder(target: Path) -> Path:
+    """Where a build of `target` collects what a later build may go on from."""
+    return target.with_name(f".{target.name}.building")
+
+
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
     """Yields an empty directory to fill; it becomes `target` when the block ends well.

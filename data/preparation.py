@@ -116,6 +116,7 @@ def prepare(
     config: DataConfig,
     progress: Progress = _ignore,
     check: Callable[[Tokenizer], None] = _accept,
+    rebuild: bool = False,
 ) -> Prepared:
     """Finds or builds everything that `config` names.
 
@@ -123,6 +124,7 @@ def prepare(
       progress: called every few seconds while something is built, from this thread.
       check: is given the tokenizer before anything is tokenized, and raises UserError where it
         does not suit the run.
+      rebuild: build the stores anew, even where they are there.
 
     Raises:
       UserError: the data or the tokenizer cannot be used; one line says what to do.
@@ -130,6 +132,10 @@ def prepare(
     found = [_Found(corpus, progress) for corpus in config.corpora()]
     tokenizer = _tokenizer(config, found, progress)
     check(tokenizer)
+    if rebuild:
+        for one in found:
+            for split in (one.corpus.train_split, one.corpus.eval_split):
+                cache.remove(_address(one, split, tokenizer))
     return Prepared(tokenizer, tuple(_prepared(config, one, tokenizer, progress) for one in found))
 
 
@@ -201,7 +207,7 @@ def _prepared(
 
 
 def _token_store(config: DataConfig, found: _Found, split: str, tokenizer: Tokenizer) -> TokenStore:
-    path = store.address(**found.key(split), tokenizer=tokenizer.fingerprint)
+    path = _address(found, split, tokenizer)
     if cache.has(path):
         return TokenStore(path)
     about = {
@@ -211,6 +217,10 @@ def _token_store(config: DataConfig, found: _Found, split: str, tokenizer: Token
     }
     shards = found.shards(split)
     return building.build(path, shards, tokenizer, about, found.progress, config.processes)
+
+
+def _address(found: _Found, split: str, tokenizer: Tokenizer) -> Path:
+    return store.address(**found.key(split), tokenizer=tokenizer.fingerprint)
 
 
 def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:

@@ -60,6 +60,20 @@ def publish(built: Path, shared: epath.Path) -> None:
         raise _unreached(shared, error) from error
 
 
+def remove(shared: epath.Path) -> None:
+    """Removes a folder there, if there is one.
+
+    Raises:
+      UserError: the bucket cannot be written.
+    """
+    try:
+        if (shared / _LIST).exists():
+            (shared / _LIST).unlink()  # first: without it the folder counts as absent
+            shared.rmtree()
+    except Exception as error:
+        raise _unreached(shared, error) from error
+
+
 def fetch(shared: epath.Path, target: Path) -> None:
     """Copies a folder from there into `target`, and checks it.
 
