@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data.documents import Document, Shard
-from data.tokenizer import Tokenizer
+from data.tokenizer import Tokenizer, pieces
 from errors import UserError
 
 CHUNK = 1 << 24  # characters of text
@@ -73,12 +73,17 @@ class Written:
 
     def __init__(self, path: Path) -> None:
         """Raises one of BROKEN where there is no whole chunk."""
-        self._arrays = np.load(path, allow_pickle=False)
-        about = json.loads(self._arrays["about"].tobytes())
-        self.counts: dict[str, int] = about["counts"]
-        self.next: int = about["next"]
-        self.read: int = about["read"]
-        self.last: bool = about["last"]
+        self._file = path.open("rb")
+        try:
+            self._arrays = np.load(self._file, allow_pickle=False)
+            about = json.loads(self._arrays["about"].tobytes())
+            self.counts: dict[str, int] = about["counts"]
+            self.next: int = about["next"]
+            self.read: int = about["read"]
+            self.last: bool = about["last"]
+        except BaseException:
+            self._file.close()
+            raise
 
     def array(self, name: str) -> np.ndarray:
         """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids"."""
@@ -86,6 +91,7 @@ class Written:
 
     def close(self) -> None:
         self._arrays.close()
+        self._file.close()
 
 
 def path_of(folder: Path, shard: int, chunk: int) -> Path:
@@ -119,6 +125,7 @@ def write(recipe: Recipe, tokenizer: Tokenizer, number: int, shard: Shard) -> It
     count, last = written(recipe.folder, number)
     chunk = Chunk()
     if last is not None:
+        last.close()
         chunk.next, chunk.read = last.next, last.read
         if last.last:
             yield shard.size

@@ -1,5 +1,6 @@
 """Processes that make the chunks of all shards, and what they tell meanwhile."""
 
+import contextlib
 import os
 import pickle
 import queue
@@ -68,8 +69,12 @@ def run(recipe: Recipe, shards: Sequence[Shard], processes: int) -> Iterator[dic
     finally:
         for worker in workers:
             worker.kill()
-        for worker in workers:
+        for worker, thread in zip(workers, threads, strict=True):
             worker.wait()
+            thread.join()
+            for pipe in (worker.stdin, worker.stdout):
+                with contextlib.suppress(OSError):  # what it had not read yet
+                    pipe.close()  # type: ignore[union-attr]
 
 
 def _start(threads: int) -> subprocess.Popen[bytes]:

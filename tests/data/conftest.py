@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data import cache, store
+from data import building, cache
 from data.config import DataConfig
-from data.documents import Document
-from data.prepare import Prepared, prepare
+from data.preparation import Prepared, prepare
 from data.store import TokenStore
 from data.tokenizer import ByteTokenizer, Tokenizer
+from tests.data.shards import Texts
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +27,11 @@ def build_store(tmp_path: Path) -> Callable[..., TokenStore]:
     """build_store(["text", ...]) -> a token store of those documents, by default in bytes."""
 
     def build(texts: Sequence[str], tokenizer: Tokenizer | None = None) -> TokenStore:
-        documents: list[Document] = [{"id": f"d{i}", "text": t} for i, t in enumerate(texts)]
         tokenizer = tokenizer or ByteTokenizer()
         path = tmp_path / "stores" / cache.key(v=tokenizer.vocab_size, texts="\0".join(texts))
         if path.is_dir():
             return TokenStore(path)
-        return store.build(path, documents, tokenizer, {"split": "train"})
+        return building.build(path, [Texts(texts)], tokenizer, {"split": "train"})
 
     return build
 

@@ -1,99 +1,87 @@
+"""A store holds what went into it, and says so when it does not."""
+
 import itertools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import store
-from data.documents import Document
+from data import building, store
 from data.store import TokenStore
-from data.tokenizer import ByteTokenizer, train_bpe
+from data.tokenizer import ByteTokenizer
 from errors import UserError
+from tests.data.shards import Texts, cut
 
-DOCUMENTS: list[Document] = [
-    {"id": f"dir/né_{i}.py", "text": f"x = {i}\n" * (i % 7)} for i in range(200)
+TEXTS = [f"x = {i} é\n" * (i % 7) for i in range(200)]
+FILES = [
+    "byte_offsets.npy",
+    "id_offsets.npy",
+    "ids.bin",
+    "token_bytes.npy",
+    "token_offsets.npy",
+    "tokens-00000.bin",
+    "tokens-00001.bin",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_files() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "FILE_TOKENS", 5000)
+        patch.setattr(building, "FILE_TOKENS", 5000)
+        yield
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     path = tmp_path_factory.mktemp("stores") / "one"
-    return store.build(path, DOCUMENTS, ByteTokenizer(), {"split": "train"})
+    return building.build(path, cut(TEXTS, 3), ByteTokenizer(), {"split": "train"})
 
 
-def test_it_holds_every_document_once(built: TokenStore) -> None:
-    seen = {}
-    for i in range(built.n_documents):
-        tokens = built.tokens[built.token_offsets[i] : built.token_offsets[i + 1]]
-        assert tokens[0] == built.bos_id and tokens[-1] == built.eos_id
-        text = bytes(tokens[1:-1].tolist()).decode()
+def test_it_holds_every_document_in_order(built: TokenStore) -> None:
+    assert sorted(path.name for path in built.path.iterdir()) == sorted([*FILES, "manifest.json"])
+    assert built.n_documents == len(TEXTS)
+    for i, text in enumerate(TEXTS):
+        tokens = built.read(*built.token_offsets[i : i + 2].tolist())
+        assert tokens.tolist() == [built.bos_id, *text.encode(), built.eos_id]
         assert built.byte_offsets[i + 1] - built.byte_offsets[i] == len(text.encode())
-        seen[built.document_id(i)] = text
-    assert seen == {d["id"]: d["text"] for d in DOCUMENTS}
-    assert built.token_offsets[-1] == built.n_tokens == built.n_bytes + 2 * 200
-    assert built.tokens.dtype == np.uint16
+        assert built.document_id(i) == f"d{i}"
+        assert built.find(f"d{i}") == [i]
+    assert built.find("d200") == []
+    assert built.token_offsets[-1] == built.n_tokens == built.n_bytes + 2 * len(TEXTS)
     assert np.array_equal(built.token_bytes, ByteTokenizer().token_bytes)
-    assert not built.tokens.flags.writeable
 
 
-def test_neighbours_are_unrelated(built: TokenStore) -> None:
-    order = [int(built.document_id(i)[7:-3]) for i in range(200)]
-    assert sum(abs(a - b) == 1 for a, b in itertools.pairwise(order)) < 12
-    assert [store.in_store_order(DOCUMENTS, i)["id"] for i in (0, 7)] == [
-        built.document_id(0),
-        built.document_id(7),
-    ]
+def test_reading_does_not_see_where_a_file_ends(built: TokenStore) -> None:
+    whole = np.concatenate([built.read(i, i + 1) for i in range(built.n_tokens)])
+    assert whole.dtype == np.uint16
+    for start, stop in itertools.combinations((0, 1, 4998, 5000, 5001, built.n_tokens), 2):
+        assert np.array_equal(built.read(start, stop), whole[start:stop])
+    assert built.read(3, 3).size == 0 == built.read(5000, 5000).size
+    assert not built.read(0, 9).flags.writeable
 
 
 def test_the_same_content_has_the_same_fingerprint(built: TokenStore, tmp_path: Path) -> None:
-    def build(name: str, documents: list[Document]) -> str:
+    def build(name: str, texts: list[str]) -> str:
         about = {"split": name}
-        return store.build(tmp_path / name, documents, ByteTokenizer(), about).fingerprint
+        return building.build(tmp_path / name, [Texts(texts)], ByteTokenizer(), about).fingerprint
 
-    assert build("again", DOCUMENTS) == built.fingerprint
-    assert build("less", DOCUMENTS[:-1]) != built.fingerprint
-    assert build("changed", [*DOCUMENTS[:-1], {"id": "x", "text": "y"}]) != built.fingerprint
+    assert build("again", TEXTS) == built.fingerprint
+    assert build("less", TEXTS[:-1]) != built.fingerprint
+    assert build("changed", [*TEXTS[:-1], "y"]) != built.fingerprint
 
 
 def test_the_address_names_what_determines_the_content() -> None:
-    bpe = train_bpe(["text"], 300)
-    addresses = [
-        store.address("a", "train", "text", ByteTokenizer()),
-        store.address("b", "train", "text", ByteTokenizer()),
-        store.address("a", "test", "text", ByteTokenizer()),
-        store.address("a", "train", "body", ByteTokenizer()),
-        store.address("a", "train", "text", bpe),
-    ]
-    assert len(set(addresses)) == len(addresses)
-
-
-def test_progress_counts_documents(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    store.build(tmp_path / "s", DOCUMENTS, ByteTokenizer(), {}, lambda *call: calls.append(call))
-    assert calls == sorted(set(calls))
-    assert calls[-1] == (200, 200) and len(calls) > 2
-
-
-def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
-    class Wide(ByteTokenizer):
-        vocab_size = 70_000
-        bos_id = 69_998
-        eos_id = 69_999
-
-        def __init__(self) -> None:
-            self.token_bytes = np.array([1] * 256 + [0] * (70_000 - 256), np.int32)
-
-    opened = store.build(tmp_path / "s", DOCUMENTS[:3], Wide(), {})
-    assert opened.tokens.dtype == np.uint32
-    assert opened.tokens[0] == 69_998 and opened.tokens[-1] == 69_999
+    parts = {"source": "a", "split": "train", "text_key": "text", "tokenizer": "b"}
+    others = [store.address(**{**parts, name: "other"}) for name in parts]
+    assert len({store.address(**parts), *others}) == 5
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
     [
-        *itertools.product(store._FILES, ["flip", "truncate", "extend", "remove"]),
+        *itertools.product(FILES, ["flip", "truncate", "extend", "remove"]),
         *itertools.product(["manifest.json"], ["flip", "truncate", "remove"]),
     ],
 )
@@ -111,7 +99,7 @@ def test_damage_is_refused_and_the_file_named(
     (path / name).write_bytes(content)
     if how == "remove":
         (path / name).unlink()
-    with pytest.raises(UserError, match=rf"^{path / name} is missing or damaged: delete .*\Z"):
+    with pytest.raises(UserError, match=rf"^{path / name} is .*: build it again by .*\Z"):
         TokenStore(path)
 
 
@@ -119,29 +107,12 @@ def test_verify_reads_also_what_opening_does_not(
     built: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(shutil.copytree(built.path, tmp_path / "copy"))
-    content = bytearray((path / "tokens.bin").read_bytes())
+    content = bytearray((path / FILES[-1]).read_bytes())
     content[1000] ^= 1
-    (path / "tokens.bin").write_bytes(content)
+    (path / FILES[-1]).write_bytes(content)
     monkeypatch.setattr(store, "_VERIFIED_BYTES", 100)
     opened = TokenStore(path)
-    with pytest.raises(UserError, match=r"tokens\.bin is missing or damaged"):
-        opened.verify()
-
-
-def test_no_documents_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^there are no documents .*'train'.*\Z"):
-        store.build(tmp_path / "s", [], ByteTokenizer(), {"split": "train"})
-
-
-def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
-    class Lossy(ByteTokenizer):
-        def encode_batch(self, texts: object) -> list[list[int]]:
-            return [[65] for _ in DOCUMENTS[:64]]
-
-    with pytest.raises(UserError, match=r"^the tokenizer loses text of document"):
-        store.build(tmp_path / "s", DOCUMENTS[:64], Lossy(), {})
-    assert not (tmp_path / "s").exists()
-
-
-def test_an_empty_document_is_bos_and_eos(build_store: Callable[..., TokenStore]) -> None:
-    assert build_store([""]).tokens.tolist() == [256, 257]
+    told: list[tuple[int, int]] = []
+    with pytest.raises(UserError, match=r"tokens-00001\.bin is not what was written"):
+        opened.verify(lambda *call: told.append(call))
+    assert told == [(i, 7) for i in range(7)]
