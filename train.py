@@ -428,8 +428,9 @@ def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
         lines.append(
             f"{'data' if len(data.corpora) == 1 else corpus.name}: {corpus.dataset}: "
             f"{train.n_documents:,} documents, {train.n_tokens:,} tokens of "
-            f"{train.n_bytes / train.n_tokens:.2f} bytes, {epochs[corpus.name]:.2f} epochs to train "
-            f"on; {held_out.n_documents if held_out else 0:,} documents held out"
+            f"{train.n_bytes / train.n_tokens:.2f} bytes, to train on for "
+            f"{epochs[corpus.name]:.2f} epochs; {held_out.n_documents if held_out else 0:,} "
+            "documents held out"
         )
     lines += [
         f"model: {model.num_params():,} parameters, {model.dtype}; "

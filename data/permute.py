@@ -9,6 +9,7 @@ change, and tests/data/test_permute.py pins them.
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,6 +47,21 @@ def permute(index: np.ndarray, n: int, key: int) -> np.ndarray:
     Raises:
       ValueError: n or an index is out of range.
     """
+    return _walk(_network, index, n, key)
+
+
+def inverse(index: np.ndarray, n: int, key: int) -> np.ndarray:
+    """What `permute` sends to each index; otherwise as of `permute`."""
+    return _walk(_network_back, index, n, key)
+
+
+def _walk(
+    network: Callable[[np.ndarray, int, int, int], np.ndarray],
+    index: np.ndarray,
+    n: int,
+    key: int,
+) -> np.ndarray:
+    """Sends each index through a bijection of a larger range, until it is in range(n) again."""
     if not 1 <= n <= 1 << 48:
         raise ValueError(f"cannot permute {n} indices: 1 <= n <= 2**48")
     index = np.asarray(index)
@@ -56,7 +72,7 @@ def permute(index: np.ndarray, n: int, key: int) -> np.ndarray:
     result = index.astype(np.uint64).reshape(-1)
     outside = np.arange(result.size)
     while outside.size:
-        result[outside] = _network(result[outside], a, b, key)
+        result[outside] = network(result[outside], a, b, key)
         outside = outside[result[outside] >= n]
     return result.astype(np.int64).reshape(index.shape)
 
@@ -70,6 +86,18 @@ def _network(x: np.ndarray, a: int, b: int, key: int) -> np.ndarray:
             right = (right + _mix(left + round_key) % modulus_b) % modulus_b
         else:
             left = (left + _mix(right + round_key) % modulus_a) % modulus_a
+    return left * modulus_b + right
+
+
+def _network_back(x: np.ndarray, a: int, b: int, key: int) -> np.ndarray:
+    """The inverse of `_network`."""
+    modulus_a, modulus_b = np.uint64(a), np.uint64(b)
+    left, right = np.divmod(x, modulus_b)
+    for i, round_key in reversed(list(enumerate(_round_keys(key)))):
+        if i % 2:
+            right = (right + modulus_b - _mix(left + round_key) % modulus_b) % modulus_b
+        else:
+            left = (left + modulus_a - _mix(right + round_key) % modulus_a) % modulus_a
     return left * modulus_b + right
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import baselines, building, cache, sources, store
+from data import baselines, building, cache, plan, sources, store
 from data import tokenizer as tokenizers
 from data.config import NONE, Corpus, DataConfig
 from data.documents import Progress, Shard, Source
+from data.plan import Plan
 from data.store import TokenStore
 from data.tokenizer import Tokenizer
 from data.waiting import steadily
@@ -51,6 +52,7 @@ class PreparedCorpus:
       weight: at the beginning of the run.
       dataset, fingerprint: of its source.
       train, eval: its stores; no `eval` where the config says so.
+      plan: the bins of `train`.
       gzip: of its eval split.
     """
 
@@ -60,6 +62,7 @@ class PreparedCorpus:
     fingerprint: str
     train: TokenStore
     eval: TokenStore | None
+    plan: Plan
     gzip: baselines.Measured | None
 
 
@@ -106,6 +109,8 @@ class Prepared:
                     "weight": corpus.weight,
                     "train": _describe(corpus.train),
                     "eval": corpus.eval and _describe(corpus.eval),
+                    "packing": config.packing,
+                    "padding_percent": round(100 * corpus.plan.waste, 4),
                 }
                 for corpus in self.corpora
             },
@@ -202,6 +207,7 @@ def _prepared(
         found.source.fingerprint,
         train,
         evaluation,
+        plan.make(train, config.sequence_length, config.packing, progress),
         gzip,
     )
 

@@ -10,9 +10,8 @@ depend on the batch size, and batches are found by index: no state, as in `Strea
 import numpy as np
 
 from data import permute
-from data.packing import Batch
+from data.rows import Batch
 from data.store import TokenStore
-
 
 _ORDER_KEY = permute.derive_key(0x706F6469756D)  # any constant
 

@@ -2,8 +2,7 @@
 
 A .txt, .md or .py file is one document, named by its path below the folder where the pattern's
 wildcards begin. A .jsonl or .jsonl.gz file has one document a line, a JSON object: its text is the
-value of data.text_key, its name the value of "id" where it has one, else "file:line". Lines, and
-what is compressed, cannot be read by index, so they are copied to the cache as ArrayRecord.
+value of data.text_key, its name the value of "id" where it has one, else "file:line".
 
 Splits are "train" and "validation", by a hash of the document's name, and parts of them
 ("train[:10%]"); or patterns that choose among the files ("train-*.jsonl.gz").
@@ -13,19 +12,20 @@ import fnmatch
 import functools
 import glob
 import gzip
-import hashlib
 import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data import cache, fingerprint
-from data.documents import Document, Documents, Progress, Source, Wanted, line_of, select
+from data.documents import Document, Progress, Shard, Source, Wanted, line_of
+from data.sources import splits
 from errors import UserError
 
-VERSION = 1  # part of the fingerprint: raise it when names, order or splits change
-VALIDATION_ONE_IN = 20  # documents
+VERSION = 2  # part of the fingerprint: raise it when names, order or splits change
+GROUP = 1 << 26  # bytes of small files that one process reads: part of the fingerprint
 _WHOLE = (".txt", ".md", ".py")
 _LINES = (".jsonl", ".jsonl.gz")
 _ENDINGS = _WHOLE + _LINES
@@ -40,62 +40,86 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     found = _match(name)
     _check_splits(name, found, wanted.train_split, wanted.eval_split)
     content = cache.key(files=fingerprint.of_files(found, progress), version=VERSION)
-    opener = functools.partial(_open, name, found, content, wanted.text_key)
-    return Source(f"files:{name} ({len(found):,} files)", content, opener)
+    shards = functools.partial(_shards, name, found, wanted.text_key, wanted.invalid_utf8)
+    return Source(f"files:{name} ({len(found):,} files)", content, shards)
 
 
-class TextFiles(Documents):
+@dataclass(frozen=True)
+class WholeFiles:
     """Files that are a document each.
 
-    Args:
-      files: document id -> path, in the order of the documents.
+    Attributes:
+      files: document id and path, in the order of the documents.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._names = list(files)
-        self._files = files
+    name: str
+    size: int
+    files: tuple[tuple[str, Path], ...]
+    invalid_utf8: str
 
-    def __len__(self) -> int:
-        return len(self._names)
+    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
+        read = 0
+        for number, (name, path) in enumerate(self.files):
+            if number < start:
+                read += path.stat().st_size
+                continue
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"cannot read {path} ({error.strerror}): repair it") from error
+            read += len(content)
+            text, invalid = text_of(content, str(path), self.invalid_utf8)
+            yield Document(name, text, invalid=invalid), read
 
-    def read(self, index: int) -> Document:
-        name = self._names[index]
-        path = self._files[name]
+
+@dataclass(frozen=True)
+class Lines:
+    """A file of JSON lines, each a document.
+
+    Attributes:
+      parts: of the documents, those to keep; None is all.
+    """
+
+    name: str
+    size: int
+    path: Path
+    text_key: str
+    parts: tuple[splits.Part, ...] | None
+    invalid_utf8: str
+
+    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
+        yield from itertools.islice(self._all(), start, None)
+
+    def _all(self) -> Iterator[tuple[Document, int]]:
+        number = 0
         try:
-            return {"id": name, "text": path.read_bytes().decode()}
-        except (OSError, UnicodeDecodeError) as error:
+            with self.path.open("rb") as raw:
+                packed = self.name.endswith(".gz")
+                lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        where = f"{self.name}:{number}"
+                        document = _document(line, where, self.text_key, self.invalid_utf8)
+                        if self.parts is None or splits.chosen(self.parts, document.id):
+                            yield document, raw.tell()
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(
-                f"cannot read {path} as UTF-8 text ({line_of(error)}): repair it, or leave it out"
+                f"cannot read {self.path} after line {number} ({line_of(error)}): repair the file"
             ) from error
 
 
-class _Records(Documents):
-    """The copy of documents in the cache."""
-
-    def __init__(self, path: Path) -> None:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        self._path = path
-        try:
-            self._records = ArrayRecordDataSource(str(path))
-        except Exception as error:  # whatever the reader of the file format raises
-            raise self._damaged() from error
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, index: int) -> Document:
-        try:
-            name, text = json.loads(self._records[index])
-            return {"id": name, "text": text}
-        except Exception as error:  # likewise
-            raise self._damaged() from error
-
-    def _damaged(self) -> UserError:
-        return UserError(
-            f"{self._path} is missing or damaged: delete the directory {self._path.parent}, and "
-            "it is built again"
-        )
+def text_of(content: bytes, where: str, invalid_utf8: str) -> tuple[str, int]:
+    """Text, and how many bytes of it were not UTF-8."""
+    try:
+        return content.decode(), 0
+    except UnicodeDecodeError as error:
+        if invalid_utf8 == "refuse":
+            raise UserError(
+                f"cannot read {where} as UTF-8 text ({line_of(error)}): repair it, leave it out, "
+                "or set config.data.invalid_utf8='replace'"
+            ) from error
+    kept = content.decode(errors="ignore")
+    return content.decode(errors="replace"), len(content) - len(kept.encode())
 
 
 def _match(pattern: str) -> Files:
@@ -151,94 +175,47 @@ def _check_splits(name: str, files: Files, train: str, evaluation: str) -> None:
             )
 
 
-def _open(
-    name: str, files: Files, content: str, text_key: str, split: str, progress: Progress
-) -> Documents:
-    lines = next(iter(files)).endswith(_LINES)
+def _shards(
+    name: str, files: Files, text_key: str, invalid_utf8: str, split: str
+) -> Sequence[Shard]:
+    parts = None
     if _is_pattern(split):
-        chosen = _chosen(files, split)
-        if not chosen:
-            raise UserError(
-                f"no file of data.source 'files:{name}' matches split {split!r}: there are "
-                f"{', '.join(list(files)[:_LISTED])}{' …' if len(files) > _LISTED else ''}"
-            )
-        if not lines:
-            return TextFiles(chosen)
-        target = _address(content, text_key, split)
-        return _copied(chosen, target, text_key, (split,), progress)[split]
-    if lines:
-        target = _address(content, text_key, "")
-        whole = _copied(files, target, text_key, ("train", "validation"), progress)
+        files = _chosen(files, split)
+        if not files:
+            raise UserError(f"no file of data.source 'files:{name}' matches split {split!r}")
     else:
-        whole = {
-            "train": TextFiles({n: p for n, p in files.items() if not _in_validation(n)}),
-            "validation": TextFiles({n: p for n, p in files.items() if _in_validation(n)}),
-        }
-    return select(split, whole, f"files:{name}", _OWN_SPLITS)
+        parts = splits.parse(split, f"data.source 'files:{name}'", _OWN_SPLITS)
+    sizes = {one: path.stat().st_size for one, path in files.items()}
+    if next(iter(files)).endswith(_LINES):
+        return [
+            Lines(one, sizes[one], path, text_key, parts, invalid_utf8)
+            for one, path in files.items()
+        ]
+    if parts is not None:
+        files = {one: path for one, path in files.items() if splits.chosen(parts, one)}
+    groups: list[list[str]] = []
+    room = 0
+    for one in files:
+        if room <= 0:
+            groups.append([])
+            room = GROUP
+        groups[-1].append(one)
+        room -= sizes[one]
+    return [
+        WholeFiles(
+            group[0],
+            sum(sizes[one] for one in group),
+            tuple((one, files[one]) for one in group),
+            invalid_utf8,
+        )
+        for group in groups
+    ]
 
 
-def _in_validation(name: str) -> bool:
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:8], "big") % VALIDATION_ONE_IN == 0
-
-
-def _address(content: str, text_key: str, pattern: str) -> Path:
-    name = cache.key(source=content, text_key=text_key, pattern=pattern)
-    return cache.root() / "datasets" / name
-
-
-def _copied(
-    files: Files, target: Path, text_key: str, splits: Sequence[str], progress: Progress
-) -> dict[str, Documents]:
-    """The documents of JSON lines, by split, from the cache, where they are copied if need be.
-
-    Args:
-      splits: one name for all documents, or "train" and "validation".
-    """
-    if not cache.has(target):
-        from array_record.python.array_record_module import ArrayRecordWriter
-
-        with cache.publish(target) as building:
-            writers = [
-                ArrayRecordWriter(str(building / _part(i)), "group_size:1,zstd:3")
-                for i in range(len(splits))
-            ]
-            for document in _read_lines(files, text_key, progress):
-                held_back = len(splits) > 1 and _in_validation(document["id"])
-                record = json.dumps([document["id"], document["text"]], ensure_ascii=False)
-                writers[held_back].write(record.encode())
-            for writer in writers:
-                writer.close()
-    return {split: _Records(target / _part(i)) for i, split in enumerate(splits)}
-
-
-def _part(index: int) -> str:
-    return f"{index}.array_record"
-
-
-def _read_lines(files: Files, text_key: str, progress: Progress) -> Iterator[Document]:
-    """Every document of JSON-lines files, in the order of the files and lines."""
-    megabytes = sum(path.stat().st_size for path in files.values()) >> 20
-    before = 0
-    for name, path in files.items():
-        number = 0
-        try:
-            with path.open("rb") as raw:
-                lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        yield _document(line, f"{name}:{number}", text_key)
-                    progress("copying to the cache: MB", before + raw.tell() >> 20, megabytes)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(
-                f"cannot read {path} after line {number} ({line_of(error)}): repair the file"
-            ) from error
-        before += path.stat().st_size
-
-
-def _document(line: bytes, where: str, text_key: str) -> Document:
+def _document(line: bytes, where: str, text_key: str, invalid_utf8: str) -> Document:
+    content, invalid = text_of(line, f"line {where}", invalid_utf8)
     try:
-        record = json.loads(line)
+        record = json.loads(content)
         if not isinstance(record, dict):
             raise ValueError(f"it is a {type(record).__name__}, not an object")
         if text_key not in record:
@@ -249,8 +226,8 @@ def _document(line: bytes, where: str, text_key: str) -> Document:
         name = record.get("id")
         if not isinstance(name, str | int | None):
             raise ValueError("its 'id' is neither text nor a number")
-        document: Document = {"id": where if name is None else str(name), "text": text}
-        for part in (document["id"], text):
+        document = Document(where if name is None else str(name), text, invalid=invalid)
+        for part in (document.id, text):
             part.encode()  # a lone surrogate, which JSON can spell, is no text
         return document
     except (ValueError, RecursionError) as error:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import cache, neardup
-from data.documents import Documents, Progress, Source, Wanted, select
-from data.sources.files import TextFiles
+from data.documents import Progress, Shard, Source, Wanted
+from data.sources import splits
+from data.sources.files import WholeFiles
 from data.waiting import steadily
 from errors import UserError
 
-SPLIT_VERSION = 1  # part of the fingerprint: raise it when the splits or their order change
+SPLIT_VERSION = 2  # part of the fingerprint: raise it when the splits or their order change
 VALIDATION_SHARE = 0.05
 _SKIPPED_DIRECTORIES = {
     "__pycache__",
@@ -37,10 +38,11 @@ _MACHINE_DIRECTORIES = ("config-",)  # the build's own configuration
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """The running Python's library. It is read whole, to name its content: 12 MB."""
-    del name, wanted, progress
+    del name, wanted
     library = read()
     title = f"python_stdlib (Python {library.python})"
-    return Source(title, library.fingerprint(), functools.partial(_open, title, library))
+    shards = functools.partial(_shards, library, progress, title)
+    return Source(title, library.fingerprint(), shards)
 
 
 @dataclass(frozen=True)
@@ -138,23 +140,18 @@ def choose_validation(texts: dict[str, str], share: float = VALIDATION_SHARE) ->
     return chosen
 
 
-def _open(title: str, library: Files, split: str, progress: Progress) -> Documents:
+def _shards(library: Files, progress: Progress, title: str, split: str) -> Sequence[Shard]:
+    parts = splits.parse(split, title)
     validation = steadily(
         functools.partial(choose_validation, library.texts),
         functools.partial(progress, "splitting the library", 0, 1),
     )
     names = {"train": set(library.texts) - validation, "validation": validation}
-    return select(split, {key: _in_order(library, key, names[key]) for key in names}, title)
-
-
-def _in_order(library: Files, split: str, names: set[str]) -> TextFiles:
-    """The files of a split in the order in which TFDS's own shuffle would store them.
-
-    Any fixed order would do; this one is what stores were built in before, which keeps their
-    fingerprints.
-    """
-
-    def place(name: str) -> bytes:
-        return hashlib.md5(f"{split}{name}".encode(), usedforsecurity=False).digest()
-
-    return TextFiles({name: library.root / name for name in sorted(names, key=place)})
+    files = tuple(
+        (name, library.root / name)
+        for part in parts
+        for name in sorted(names[part.split])
+        if splits.within(part, name)
+    )
+    size = sum(len(library.texts[name]) for name, _ in files)
+    return [WholeFiles(title, size, files, "refuse")]

@@ -5,13 +5,17 @@ Finding needs no TFDS: it is imported only by what reads documents.
 """
 
 import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data import cache, fingerprint
-from data.documents import Document, Documents, Progress, Source, Wanted, line_of
+from data.documents import Document, Progress, Shard, Source, Wanted, line_of
 from errors import UserError
 
+_SHARDS = 1024  # at most
+_LEAST = 10_000  # documents of each
 _INFO = "dataset_info.json"  # what makes a directory a TFDS dataset
 
 
@@ -26,37 +30,48 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     found = str(directory.relative_to(data_dir))
     files = {path.name: path for path in directory.iterdir() if path.is_file()}
     content = fingerprint.of_files(files, progress)
-    return Source(found, content, functools.partial(_open, found, directory, wanted.text_key))
+    return Source(found, content, functools.partial(_shards, found, directory, wanted.text_key))
 
 
-class _TfdsDocuments(Documents):
-    """The documents of a split, in the dataset's own order.
+@dataclass(frozen=True)
+class _Range:
+    """Some documents of a split, in the dataset's own order.
 
     A document's id is the feature "id" where there is one, else "split:index".
     """
 
-    def __init__(
-        self, records: Any, where: str, split: str, text_key: str, id_key: str | None
-    ) -> None:
-        self._records = records
-        self._where = where
-        self._split = split
-        self._text_key = text_key
-        self._id_key = id_key
+    where: str
+    directory: Path
+    split: str
+    text_key: str
+    id_key: str | None
+    first: int
+    last: int
 
-    def __len__(self) -> int:
-        return len(self._records)
+    @property
+    def name(self) -> str:
+        return f"{self.split} {self.first}:{self.last} of {self.where}"
 
-    def read(self, index: int) -> Document:
-        try:
-            record = self._records[index]
-            name = _text(record[self._id_key]) if self._id_key else f"{self._split}:{index}"
-            return {"id": name, "text": _text(record[self._text_key])}
-        except Exception as error:  # whatever the reader of the file format raises
-            raise UserError(
-                f"document {index} of split {self._split!r} of {self._where} cannot be read as "
-                f"text ({line_of(error)}): prepare the dataset again"
-            ) from error
+    @property
+    def size(self) -> int:
+        return self.last - self.first
+
+    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(str(self.directory))
+        records = builder.as_data_source(split=self.split, file_format="array_record")
+        for index in range(self.first + start, self.last):
+            try:
+                record = records[index]
+                name = _text(record[self.id_key]) if self.id_key else f"{self.split}:{index}"
+                document = Document(name, _text(record[self.text_key]))
+            except Exception as error:  # whatever the reader of the file format raises
+                raise UserError(
+                    f"document {index} of split {self.split!r} of {self.where} cannot be read as "
+                    f"text ({line_of(error)}): prepare the dataset again"
+                ) from error
+            yield document, index + 1 - self.first
 
 
 def _version_directory(name: str, data_dir: Path) -> Path:
@@ -82,8 +97,7 @@ def _version_directory(name: str, data_dir: Path) -> Path:
     )
 
 
-def _open(name: str, directory: Path, text_key: str, split: str, progress: Progress) -> Documents:
-    del progress  # nothing to build
+def _shards(name: str, directory: Path, text_key: str, split: str) -> Sequence[Shard]:
     import tensorflow_datasets as tfds
 
     where = f"{name} in {directory}"
@@ -114,7 +128,7 @@ def _open(name: str, directory: Path, text_key: str, split: str, progress: Progr
         )
     try:
         records = builder.as_data_source(split=split, file_format="array_record")
-        len(records)
+        count = len(records)
     except (ValueError, KeyError) as error:
         raise UserError(
             f"{name} has no documents for split {split!r} ({line_of(error)}): its splits are "
@@ -126,7 +140,12 @@ def _open(name: str, directory: Path, text_key: str, split: str, progress: Progr
             "again"
         ) from error
     has_id = "id" in features and isinstance(features["id"], tfds.features.Text)
-    return _TfdsDocuments(records, where, split, text_key, "id" if has_id else None)
+    parts = max(1, min(_SHARDS, count // _LEAST))
+    bounds = [count * i // parts for i in range(parts + 1)]
+    return [
+        _Range(where, directory, split, text_key, "id" if has_id else None, first, last)
+        for first, last in itertools.pairwise(bounds)
+    ]
 
 
 def _text(value: bytes | str) -> str:

@@ -1,113 +1,246 @@
+"""The stream is a function: of a step, whatever the rows asked for, the stages and the history."""
+
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.store import TokenStore
-from data.stream import Stream
+from data import plan
+from data.mixture import Mixture
+from data.stages import Stage, skipped
+from data.stream import Corpus, Stream
+from tests.data.memory import MemoryStore
 
-Build = Callable[..., TokenStore]
-GOLDEN = "8e495f1a12ea80698d15b321823a248f1dab38a8b27bc9600ea7f2c67a3f8958"
-TEXTS = [f"document {i} " * (i % 9 + 1) for i in range(40)]
-SETTINGS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+BIN = 12
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 
 
-@given(st.integers(20, 900), st.integers(1, 90), st.integers(0, 2**63 - 1), st.integers(0, 10**6))
-@SETTINGS
-def test_every_epoch_visits_every_bin_once(
-    build_store: Build, sequence_length: int, batch_size: int, seed: int, first: int
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[Stream, int]:
+    """A stream of random corpora and stages, and a number of its steps."""
+    packing = draw(st.sampled_from(["concatenate", "best_fit"]))
+    corpora = []
+    for name in "abc"[: draw(st.integers(1, 3))]:
+        store = MemoryStore(draw(LENGTHS), name)
+        corpora.append(Corpus(name, store, plan.make(store, BIN, packing)))  # type: ignore[arg-type]
+    stages, step = [], 0
+    for _ in range(draw(st.integers(1, 4))):
+        weights = draw(
+            st.lists(st.integers(0, 5), min_size=len(corpora), max_size=len(corpora)).filter(any)
+        )
+        length = draw(st.sampled_from([2, 3, 4, 6, 12]))
+        stages.append(Stage(step, length, draw(st.integers(1, 5)), Mixture(weights)))
+        step += draw(st.integers(1, 12))
+    return Stream(corpora, stages, draw(st.integers(0, 2**62)), {}), step
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache_of_all_examples(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PODIUM_CACHE", str(tmp_path_factory.mktemp("plans")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_cache() -> None:
+    """Plans are kept over examples: they differ by what they are of."""
+
+
+def corpus_of(stream: Stream, batch: dict[str, np.ndarray], row: int) -> Corpus:
+    return stream.corpora[int(batch["source"][row].argmax()) if "source" in batch else 0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(run=runs())
+def test_every_target_comes_once_an_epoch_whatever_the_stages(run: tuple[Stream, int]) -> None:
+    stream, steps = run
+    seen: dict[str, Counter[int]] = {corpus.name: Counter() for corpus in stream.corpora}
+    rows: Counter[str] = Counter()
+    for step in range(steps):
+        batch = stream.batch(step)
+        assert batch["tokens"].shape == stream.shape(step)
+        for row in range(len(batch["tokens"])):
+            corpus = corpus_of(stream, batch, row)
+            rows[corpus.name] += 1
+            seen[corpus.name].update(batch["targets"][row][batch["weights"][row] == 1].tolist())
+    assert stream.counts(steps) == {corpus.name: rows[corpus.name] for corpus in stream.corpora}
+    assert stream.rows(steps) == sum(rows.values())
+    for corpus in stream.corpora:
+        epochs = stream.epochs(steps)[corpus.name]
+        begins = set(corpus.store.token_offsets[:-1].tolist())
+        for token in range(corpus.store.n_tokens):
+            times = seen[corpus.name][token]
+            if token in begins:
+                assert times == 0
+            else:
+                assert np.floor(epochs) <= times <= np.ceil(epochs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(run=runs())
+def test_a_row_by_its_definition(run: tuple[Stream, int]) -> None:
+    stream, steps = run
+    for step in range(steps):
+        batch = stream.batch(step)
+        for row in range(len(batch["tokens"])):
+            one = {name: array[row] for name, array in batch.items()}
+            store = corpus_of(stream, batch, row).store
+            parts = stream.explain(step, row)
+            real = np.zeros(len(one["tokens"]), np.bool_)
+            for number, part in enumerate(parts, 1):
+                here = slice(part.column, part.column + part.length)
+                first = store.token_offsets[part.document] + part.first
+                assert (one["tokens"][here] == first + np.arange(part.length)).all()
+                assert (one["targets"][here] == one["tokens"][here] + 1).all()
+                assert first + part.length < store.token_offsets[part.document + 1]
+                assert (one["segments"][here] == number).all()
+                assert (one["positions"][here] == np.arange(part.length)).all()
+                assert (one["bytes"][here] == store.token_bytes[one["targets"][here]]).all()
+                real[here] = True
+            assert (one["weights"] == real).all()
+            for name in ("tokens", "targets", "segments", "positions", "bytes"):
+                assert not one[name][~real].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(run=runs(), data=st.data())
+def test_any_rows_are_those_of_the_whole_batch(
+    run: tuple[Stream, int], data: st.DataObject
 ) -> None:
-    stream = Stream(build_store(TEXTS), sequence_length, batch_size, seed)
-    n = stream.n_bins
-    steps = range(first, first + 2 + 2 * n // batch_size)
-    bins = np.concatenate([stream.bins(step) for step in steps])
-    epoch_starts = -first * batch_size % n
-    bins = bins[epoch_starts : epoch_starts + n]
-    assert np.array_equal(np.sort(bins), np.arange(n))
+    stream, steps = run
+    step = data.draw(st.integers(0, steps - 1))
+    rows = stream.shape(step)[0]
+    low = data.draw(st.integers(0, rows))
+    high = data.draw(st.integers(low, rows))
+    whole, some = stream.batch(step), stream.batch(step, slice(low, high))
+    for name in some:
+        assert np.array_equal(whole[name][low:high], some[name])
+    if low < high:
+        assert some.keys() == whole.keys()
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
-def test_processes_together_make_the_batch(build_store: Build, processes: int) -> None:
-    stream = Stream(build_store(TEXTS), 32, 8, seed=3)
-    share = 8 // processes
-    for step in (0, 1, 17, 10**12):
-        parts = [
-            Stream(build_store(TEXTS), 32, 8, seed=3).batch(step, slice(p * share, (p + 1) * share))
-            for p in range(processes)
-        ]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        assert equal(joined, stream.batch(step))
-    assert stream.batch(0, slice(3, 3))["tokens"].shape == (0, 32)
+@settings(max_examples=40, deadline=None)
+@given(run=runs())
+def test_visits_are_what_the_rows_show(run: tuple[Stream, int]) -> None:
+    stream, steps = run
+    expected: dict[tuple[str, int], set[tuple[int, int, int]]] = {}
+    for step in range(steps):
+        for row in range(stream.shape(step)[0]):
+            for part in stream.explain(step, row):
+                key = part.corpus, part.document
+                expected.setdefault(key, set()).add((step, row, part.epoch))
+    for corpus in stream.corpora:
+        for document in range(corpus.store.n_documents):
+            visits = stream.visits(corpus.name, document, steps)
+            assert visits == sorted(expected.get((corpus.name, document), set()))
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(build_store: Build) -> None:
-    store = build_store(TEXTS)
-    n = Stream(store, 8, 1, 0).n_bins
-    orders = {
-        tuple(Stream(store, 8, n, seed).bins(epoch).tolist()) for seed in (0, 1) for epoch in (0, 1)
-    }
-    assert len(orders) == 4 and tuple(range(n)) not in orders
+def small(
+    weights: Sequence[float] = (2, 1, 1),
+    stages: Sequence[Stage] = (),
+    skip: Sequence[str] = (),
+    seed: int = 5,
+    packing: str = "concatenate",
+) -> Stream:
+    """A stream of three corpora."""
+    rng = np.random.default_rng(3)
+    corpora = []
+    for name in "abc"[: len(weights)]:
+        store = MemoryStore(rng.integers(1, 60, 40).tolist(), name)
+        corpora.append(Corpus(name, store, plan.make(store, 24, packing)))  # type: ignore[arg-type]
+    course = [Stage(0, 24, 8, Mixture(weights)), *stages]
+    return Stream(corpora, course, seed, skipped(skip, course))
 
 
-def test_the_batch_size_does_not_change_the_order(build_store: Build) -> None:
-    store = build_store(TEXTS)
-    small, large = Stream(store, 16, 3, 5), Stream(store, 16, 12, 5)
-    parts = [small.batch(step)["tokens"] for step in range(4, 8)]
-    assert np.array_equal(np.concatenate(parts), large.batch(1)["tokens"])
-
-
-def test_golden_batch(build_store: Build) -> None:
-    """What a run has seen may never change without a new PACKING_VERSION or STORE_VERSION."""
-    batch = Stream(build_store(TEXTS), 32, 8, seed=11).batch(123)
+def digest(stream: Stream, steps: int) -> str:
     content = hashlib.sha256()
-    for name in sorted(batch):
-        content.update(name.encode() + batch[name].tobytes())
-    assert content.hexdigest() == GOLDEN
+    for step in range(steps):
+        for name, array in sorted(stream.batch(step).items()):
+            content.update(name.encode() + array.tobytes())
+    return content.hexdigest()[:16]
 
 
-def test_a_corpus_smaller_than_a_row_fills_every_row(build_store: Build) -> None:
-    stream = Stream(build_store(["tiny"]), 64, 4, seed=0)
-    batch = stream.batch(9)
-    assert stream.n_bins == 1 and stream.epochs(10) == 40
-    assert batch["weights"].sum(axis=1).tolist() == [5, 5, 5, 5]
-    assert np.array_equal(batch["tokens"], np.repeat(batch["tokens"][:1], 4, axis=0))
+LATER = Stage(6, 12, 4, Mixture([1, 0, 3]))
 
 
-def test_threads_may_share_it(build_store: Build) -> None:
-    stream = Stream(build_store(TEXTS), 32, 8, seed=1)
-    expected = [stream.batch(step) for step in range(60)]
-    with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(stream.batch, range(60)))
-    assert all(equal(a, b) for a, b in zip(expected, got, strict=True))
+def test_the_batches_never_change() -> None:
+    assert digest(small(), 10) == "cf458e2dde2a116b"
+    assert digest(small(stages=[LATER], skip=["2", "4:1-2"], packing="best_fit"), 10) == "6df3dc3a2595908a"
 
 
-def test_the_fingerprint_names_everything_that_matters(build_store: Build) -> None:
-    store = build_store(TEXTS)
-    streams = [
-        Stream(store, 32, 8, 1),
-        Stream(store, 33, 8, 1),
-        Stream(store, 32, 9, 1),
-        Stream(store, 32, 8, 2),
-        Stream(build_store(TEXTS[1:]), 32, 8, 1),
-    ]
-    assert len({stream.fingerprint for stream in streams}) == 5
-    assert Stream(TokenStore(store.path), 32, 8, 1).fingerprint == streams[0].fingerprint
+def test_a_stage_ahead_and_rows_skipped_ahead_leave_the_past_alone() -> None:
+    plain, more = small(), small(stages=[LATER], skip=["7:1"])
+    assert plain.fingerprint(6) == more.fingerprint(6)
+    assert digest(plain, 6) == digest(more, 6)
+    assert plain.fingerprint(7) != more.fingerprint(7)
+    assert plain.fingerprint(0) == small((1, 3, 1)).fingerprint(0)
 
 
-def test_impossible_streams_are_refused(build_store: Build) -> None:
-    store = build_store(["x"])
-    for arguments in ((1, 8, 0), (8, 0, 0), (8, 8, -1), (8, 8, 2**63)):
-        with pytest.raises(ValueError, match="cannot stream"):
-            Stream(store, *arguments)
-    with pytest.raises(ValueError, match="no step -1"):
-        Stream(store, 8, 8, 0).batch(-1)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 6},
+        {"weights": (2, 1, 2)},
+        {"weights": (2, 1)},
+        {"packing": "best_fit"},
+        {"skip": ["1:0"]},
+        {"stages": [LATER._replace(from_step=3)]},
+        {"stages": [Stage(3, 24, 7, Mixture([2, 1, 1]))]},
+    ],
+)
+def test_the_fingerprint_tells_streams_apart(other: dict[str, object]) -> None:
+    assert small(**other).fingerprint(4) != small().fingerprint(4)  # type: ignore[arg-type]
+
+
+def test_a_corpus_that_comes_later_is_no_part_of_the_past() -> None:
+    with_c = small((2, 1, 0), [Stage(4, 24, 8, Mixture([1, 1, 1]))])
+    assert with_c.fingerprint(4) == small((2, 1)).fingerprint(4)
+    rows = [s.batch(3)["tokens"] for s in (with_c, small((2, 1)))]
+    assert np.array_equal(*rows)
+
+
+def test_skipped_rows_are_not_learnt_from_and_no_other_row_moves() -> None:
+    plain, skipping = small(), small(skip=["2", "4:1-2", "4:5"])
+    for step in range(6):
+        one, other = plain.batch(step), skipping.batch(step)
+        out = {2: range(8), 4: (1, 2, 5)}.get(step, ())
+        for row in range(8):
+            for name in one:
+                same = np.array_equal(one[name][row], other[name][row])
+                assert same == (row not in out or name not in ("weights", "bytes"))
+            if row in out:
+                assert not other["weights"][row].any() and not other["bytes"][row].any()
+        part = skipping.batch(step, slice(4, 7))
+        assert np.array_equal(part["weights"], other["weights"][4:7])
+
+
+def test_corpora_are_shuffled_apart_and_every_epoch_anew() -> None:
+    store = MemoryStore([1] * 24 * 20)
+    same = plan.make(store, 24, "concatenate")  # type: ignore[arg-type]
+    corpora = [Corpus(name, store, same) for name in "ab"]  # type: ignore[arg-type]
+    stream = Stream(corpora, [Stage(0, 24, 40, Mixture([1, 1]))], 0, {})
+    orders = []
+    for step in range(2):
+        batch = stream.batch(step)
+        orders += [batch["tokens"][batch["source"][:, i] == 1, 0].tolist() for i in range(2)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_shapes_are_those_to_come() -> None:
+    stream = small(stages=[LATER, Stage(9, 24, 8, Mixture([1, 1, 1]))])
+    assert stream.shapes(0, 100) == {(8, 24): 0, (4, 12): 6}
+    assert stream.shapes(7, 100) == {(4, 12): 7, (8, 24): 9}
+    assert stream.shapes(2, 5) == {(8, 24): 2}
+    assert stream.shapes(5, 5) == {}
+
+
+def test_what_there_is_not() -> None:
+    with pytest.raises(ValueError, match="there is no step -1"):
+        small().batch(-1)
+    with pytest.raises(ValueError, match="step 6 has rows 0 to 3, not 4"):
+        small(stages=[LATER]).explain(6, 4)

@@ -1,0 +1,136 @@
+"""How the documents of a store lie in bins of one length: made once, kept on disk, read at random.
+
+What is packed is positions: a document of m tokens (BOS ... EOS) has m - 1 of them, each with a
+token as its input and the next one as its target. So every token but BOS is a target once, and no
+position asks for the BOS of the next document. The positions of bin b are [b * L, (b + 1) * L), L
+being the bin's length; a piece of a document lies in one stretch of them:
+
+    at.npy      int64 [P], ascending: the first position of each piece
+    start.npy   int64 [P]: the token in the store that is the input there
+    length.npy  int64 [P]: positions of the piece
+
+What no piece covers is padding.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data import cache, packers
+from data.config import Packing
+from data.documents import Progress
+from data.store import TokenStore
+from errors import UserError
+
+VERSION = 2  # part of every stream's identity: raise it when any row changes
+
+
+class Pieces(NamedTuple):
+    """Pieces of documents in rows: int64 [n] each.
+
+    Attributes:
+      row: which of the rows that were asked for.
+      column: where it begins there.
+      start: the token in the store that is the first input.
+      length: positions.
+    """
+
+    row: np.ndarray
+    column: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+
+class Plan:
+    """A plan, opened. Threads may read it together.
+
+    Attributes:
+      length: L, of a bin.
+      n_bins: at least 1.
+      padding: positions that no piece covers.
+      identity: of how it was made; with the store's fingerprint it names every row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where it is damaged."""
+        try:
+            about = json.loads((path / "plan.json").read_text())
+            self.length: int = about["length"]
+            self.n_bins: int = about["n_bins"]
+            self.padding: int = about["padding"]
+            self.identity: str = about["identity"]
+            self._at, self._start, self._length = (
+                np.asarray(np.load(path / f"{name}.npy", mmap_mode="r"))
+                for name in ("at", "start", "length")
+            )
+            if not self._at.size == self._start.size == self._length.size == about["pieces"]:
+                raise ValueError("of other sizes")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged: delete that directory, and it is made again"
+            ) from error
+
+    @property
+    def waste(self) -> float:
+        """The share of all positions that is padding."""
+        return self.padding / (self.n_bins * self.length)
+
+    def pieces(self, positions: np.ndarray, width: int) -> Pieces:
+        """What lies in rows of `width` positions that begin at `positions` (int64 [R])."""
+        first = np.searchsorted(self._at, positions, side="right") - 1
+        first = np.maximum(first, 0)
+        counts = np.searchsorted(self._at, positions + width) - first
+        row = np.repeat(np.arange(positions.size), counts)
+        index = np.arange(row.size) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        at, begin = self._at[index], positions[row]
+        low = np.maximum(at, begin)
+        length = np.minimum(at + self._length[index], begin + width) - low
+        start = self._start[index] + low - at
+        column = low - begin
+        if length.size and length.min() <= 0:  # the piece before a row that begins with padding
+            kept = length > 0
+            row, column, start, length = row[kept], column[kept], start[kept], length[kept]
+        return Pieces(row, column, start, length)
+
+    def of_document(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Where the document with tokens [first, last) lies: (first position, how many)."""
+        for piece in np.flatnonzero((self._start >= first) & (self._start < last)).tolist():
+            yield int(self._at[piece]), int(self._length[piece])
+
+
+def make(
+    store: TokenStore,
+    length: int,
+    packing: Packing,
+    progress: Progress = lambda what, done, total: None,
+) -> Plan:
+    """Finds or makes the plan of a store.
+
+    Args:
+      length: L, of a bin.
+      packing: the packer (data/packers.py).
+      progress: told that there is something to do.
+    """
+    identity = cache.key(packing=packing, length=length, version=VERSION)
+    path = cache.root() / "plans" / cache.key(store=store.fingerprint, plan=identity)
+    if not cache.has(path):
+        progress("packing: million tokens", 0, store.n_tokens >> 20)
+        made = packers.PACKERS[packing](np.diff(store.token_offsets) - 1, length)
+        start = store.token_offsets[made.document] + made.skipped
+        used = int(made.length.sum())
+        about = {
+            "identity": identity,
+            "packing": packing,
+            "length": length,
+            "pieces": int(made.at.size),
+            "n_bins": made.n_bins,
+            "padding": made.n_bins * length - used,
+        }
+        with cache.publish(path) as folder:
+            for name, array in (("at", made.at), ("start", start), ("length", made.length)):
+                np.save(folder / f"{name}.npy", array.astype(np.int64))
+            (folder / "plan.json").write_text(json.dumps(about, indent=1) + "\n")
+    return Plan(path)
