@@ -184,6 +184,8 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         files = begin_files(run, now, None if before is None else start, say)
         state = first_state(run, checkpoints, start, tx, abstract, say)
         say(describe(config, run.data, run.stream))
+        for note in repetitions(config, run.stream):
+            say(note)
         budget = run.held_out(config.evaluation.max_tokens)
         programs, score = compile_programs(run, start, tx, abstract, budget)
         held_out = HeldOut(score, run.mesh, files, say, watch)
@@ -439,6 +441,17 @@ def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)
+
+
+def repetitions(config: RunConfig, stream: Stream) -> list[str]:
+    """A line for each corpus that will be seen more often than the config says is well."""
+    most = config.data.max_epochs
+    return [
+        f"note: {name} will be seen {epochs:.1f} times, more than data.max_epochs={most:g}: what "
+        "is repeated teaches less and less"
+        for name, epochs in stream.epochs(config.train.steps).items()
+        if epochs > most
+    ]
 
 
 if __name__ == "__main__":

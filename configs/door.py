@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import keys
 from configs.base import AUTO
+from data.stages import skipped, stages_of
 from data.tokenizer import Tokenizer
 from errors import UserError
 from training.config import RunConfig
@@ -47,6 +48,11 @@ def read(config: ConfigDict, platform: str) -> RunConfig:
             f"config.data.sequence_length={run.data.sequence_length} is longer than "
             f"config.model.max_length={run.model.max_length}: make one fit the other"
         )
+    try:
+        course = stages_of(run.data, run.train.batch_size)
+        skipped(run.data.skip, course)
+    except ValueError as error:
+        raise UserError(f"config.{error}") from None
     for key, rows in batch_sizes(run).items():
         if rows % run.train.accumulation:
             raise UserError(

@@ -251,6 +251,7 @@ def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) 
 
 def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
     read, total = 0, sum(one.corpus.weight for one in found)
+    size = sum(shard.size for one in found for shard in one.shards(one.corpus.train_split))
 
     def texts() -> Iterator[str]:
         nonlocal read
@@ -261,7 +262,8 @@ def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> T
                 yield text
 
     def tick() -> None:
-        progress("training the tokenizer: MB of text read", read >> 20, 0)
+        most = max(read, min(size, TOKENIZER_TRAINING_BYTES))
+        progress("training the tokenizer: MB of text read", read >> 20, most >> 20)
 
     tick()
     train = _TRAINED[config.tokenizer]

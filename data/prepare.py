@@ -48,7 +48,7 @@ def main(job: commands.Job) -> None:
             (corpus.name, store)
             for corpus in data.corpora
             for store in (corpus.train, corpus.eval)
-            if store is not None
+            if store
         ]
         if VERIFY.value:
             for name, store in stores:
@@ -58,9 +58,9 @@ def main(job: commands.Job) -> None:
         print(
             f"{corpus.name}: {corpus.dataset} {corpus.fingerprint[:12]}, weight {corpus.weight:g}"
         )
-        for store in (corpus.train, corpus.eval):
-            if store is not None:
-                print(f"  {describe(store)}")
+        print(f"  {describe(corpus.train)}")
+        if corpus.eval:
+            print(f"  {describe(corpus.eval)}")
     print(f"tokenizer: {config.data.tokenizer}, {data.tokenizer.vocab_size:,} ids")
     checked = ", every file checked" if VERIFY.value else ""
     print(f"prepared in {duration(time.perf_counter() - began)}{checked}", flush=True)

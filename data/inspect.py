@@ -1,0 +1,124 @@
+"""Shows what a run trains on: any batch as text, any document's steps, the data in numbers.
+
+    python -m data.inspect --config=configs/books.py --step=120
+    python -m data.inspect --config=configs/books.py --step=120 --row=3
+    python -m data.inspect --config=configs/books.py --find="train-00003.jsonl.gz:17"
+    python -m data.inspect --config=configs/books.py --stats
+
+The batches are those of train.py with the same --config and the same --config.key=value, before,
+during and after the run: they are a function of these. The data is prepared if it is not.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from absl import flags
+
+import commands
+from configs import door
+from configs import flags as config_flags
+from data import statistics
+from data.preparation import Prepared, prepare
+from data.stream import Corpus, Stream, stream_of
+from data.tokenizer import Tokenizer, decode
+from errors import UserError
+from training.config import RunConfig
+
+CONFIG = config_flags.define()
+STEP = flags.DEFINE_integer("step", None, "Show the batch of this step.", lower_bound=0)
+ROW = flags.DEFINE_integer("row", None, "Only this row of it.", lower_bound=0)
+FIND = flags.DEFINE_string("find", None, "List every row that shows the document of this id.")
+STATS = flags.DEFINE_bool("stats", False, "Lengths, padding, mixture and epochs.")
+WIDTH = flags.DEFINE_integer(
+    "width", 300, "Characters shown of a piece, half of them from its end; 0 is all.", lower_bound=0
+)
+
+
+def check() -> None:
+    """Refuses what asks for nothing, or for two things."""
+    asked = [STEP.value is not None, FIND.value is not None, STATS.value]
+    if sum(asked) != 1:
+        raise UserError("give one of --step=N, --find=DOCUMENT and --stats")
+    if ROW.value is not None and STEP.value is None:
+        raise UserError("--row needs --step=N")
+
+
+def main(job: commands.Job) -> None:
+    config = door.read(CONFIG.value, "cpu")  # nothing here depends on the platform
+    job.watch.bounds = config.watch
+    data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
+    stream = stream_of(config.data, config.train.batch_size, data)
+    if STATS.value:
+        lines = statistics.lines(config.data, config.train.steps, data, stream)
+    elif STEP.value is not None:
+        lines = show(stream, data.tokenizer, STEP.value, ROW.value, WIDTH.value)
+    else:
+        lines = find(config, data, stream, FIND.value)
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def show(
+    stream: Stream, tokenizer: Tokenizer, step: int, row: int | None, width: int
+) -> Iterator[str]:
+    """The rows of a step as text, with what each piece is of."""
+    rows, length = stream.shape(step)
+    if row is not None and row >= rows:
+        raise UserError(f"--row={row}: step {step} has rows 0 to {rows - 1}")
+    corpora = {corpus.name: corpus for corpus in stream.corpora}
+    yield f"step {step}: {rows} rows of {length} tokens"
+    for number in range(rows) if row is None else [row]:
+        batch = stream.batch(step, slice(number, number + 1))
+        learnt = int(batch["weights"].sum())
+        yield f"\nrow {number}: {learnt} tokens predicted of {batch['bytes'].sum()} bytes of text"
+        for part in stream.explain(step, number):
+            corpus = corpora[part.corpus]
+            first = int(corpus.store.token_offsets[part.document])
+            end = int(corpus.store.token_offsets[part.document + 1])
+            ids = corpus.store.read(first + part.first, first + part.first + part.length + 1)
+            before = corpus.store.read(first, first + part.first)
+            byte = int(corpus.store.token_bytes[before].sum())
+            text_bytes = int(corpus.store.token_bytes[ids].sum())
+            yield (
+                f"  [{part.column}:{part.column + part.length}] {part.corpus}, epoch {part.epoch}: "
+                f"{corpus.store.document_id(part.document)!r}, tokens {part.first} to "
+                f"{part.first + part.length} of {end - first}, bytes {byte} to {byte + text_bytes}"
+            )
+            yield f"  {shortened(decode(tokenizer, ids), width)!r}"
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, or its beginning and its end."""
+    if not width or len(text) <= width:
+        return text
+    return f"{text[: width - width // 2]} ... {text[len(text) - width // 2 :]}"
+
+
+def find(config: RunConfig, data: Prepared, stream: Stream, name: str) -> Iterator[str]:
+    """Every row of the run that shows a document."""
+    found = [(c, i) for c in stream.corpora for i in c.store.find(name)]
+    if not found:
+        raise UserError(f"no document {name!r} in {data.dataset}: ids look like {_example(stream)}")
+    for corpus, document in found:
+        tokens = int(
+            corpus.store.token_offsets[document + 1] - corpus.store.token_offsets[document]
+        )
+        visits = stream.visits(corpus.name, document, config.train.steps)
+        yield (
+            f"{corpus.name}: {name!r}, document {document} of the store, {tokens} tokens: "
+            f"{len(visits)} rows of {config.train.steps} steps show some of it"
+        )
+        for visit in visits:
+            yield f"  step {visit.step}, row {visit.row} (epoch {visit.epoch})"
+
+
+def _example(stream: Stream) -> str:
+    def one(corpus: Corpus) -> str:
+        return repr(corpus.store.document_id(0))
+
+    return ", ".join(map(one, stream.corpora[:3]))
+
+
+if __name__ == "__main__":
+    commands.run(main, required=("config",), check=check)
