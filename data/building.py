@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,8 +58,12 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(folder, folder / _TOKENIZER)
         _save_tokenizer(tokenizer, recipe.tokenizer)
-        for read in _made(recipe, tokenizer, shards, processes, total):
+        processes = min(processes or os.cpu_count() or 1, len(shards), 1 + total // _WORTH)
+
+        def told(read: dict[int, int]) -> None:
             progress(f"{what}: MB", sum(read.values()) >> 20, total >> 20)
+
+        _make_chunks(recipe, tokenizer, shards, processes, told)
     _join(path, folder, len(shards), tokenizer, about, progress)
     shutil.rmtree(folder, ignore_errors=True)
     return TokenStore(path)
@@ -71,19 +75,28 @@ def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _made(
-    recipe: Recipe, tokenizer: Tokenizer, shards: Sequence[Shard], processes: int, total: int
-) -> Iterator[dict[int, int]]:
-    """Makes all chunks; yields what has been read of each shard."""
-    processes = min(processes or os.cpu_count() or 1, len(shards), 1 + total // _WORTH)
+def _make_chunks(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    shards: Sequence[Shard],
+    processes: int,
+    progress: Callable[[dict[int, int]], None],
+) -> None:
+    """Makes all chunks; `progress` is told what has been read of each shard."""
     if processes > 1:
-        yield from workers.run(recipe, shards, processes)
+        for told in workers.run(recipe, shards, processes):
+            progress(told)
         return
     read: dict[int, int] = {}
     for number, shard in enumerate(shards):
-        for now in chunks.write(recipe, tokenizer, number, shard):
+        writing = chunks.write(recipe, tokenizer, number, shard)
+        while True:
+            tick = functools.partial(progress, read)
+            now = steadily(functools.partial(next, writing, None), tick)
+            if now is None:
+                break
             read[number] = now
-            yield read
+            progress(read)
 
 
 def _chunks(folder: Path, shards: int) -> Iterator[Written]:

@@ -85,7 +85,8 @@ def show(
                 f"{corpus.store.document_id(part.document)!r}, tokens {part.first} to "
                 f"{part.first + part.length} of {end - first}, bytes {byte} to {byte + text_bytes}"
             )
-            yield f"  {shortened(decode(tokenizer, ids), width)!r}"
+            for line in shortened(decode(tokenizer, ids), width).splitlines():
+                yield f"    | {line}"
 
 
 def shortened(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from data.documents import Document
 
 def test_gzip_is_weighted_by_bytes() -> None:
     texts = ["abc" * 1000, "é", ""]
-    documents: list[Document] = [{"id": str(i), "text": t} for i, t in enumerate(texts)]
+    documents = [Document(str(i), text) for i, text in enumerate(texts)]
     compressed = 0
     for text in texts:
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -23,12 +23,12 @@ def test_gzip_is_weighted_by_bytes() -> None:
 
 def test_no_more_is_measured_than_asked() -> None:
     def documents() -> Iterator[Document]:
-        yield {"id": "0", "text": "abc" * 10}
-        yield {"id": "1", "text": "abc" * 1000}
+        yield Document("0", "abc" * 10)
+        yield Document("1", "abc" * 1000)
         raise AssertionError("read beyond what was asked")
 
     told: list[int] = []
     measured = gzip_bits_per_byte(documents(), at_most=60, progress=told.append)
-    cut: list[Document] = [{"id": "0", "text": "abc" * 10}, {"id": "1", "text": "abc" * 10}]
+    cut = [Document("0", "abc" * 10), Document("1", "abc" * 10)]
     assert measured == gzip_bits_per_byte(cut, at_most=60) and measured.text_bytes == 60
     assert told == [30, 60]

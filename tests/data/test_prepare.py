@@ -12,7 +12,7 @@ import pytest
 from data import cache, store, waiting
 from data import tokenizer as T
 from data.config import DataConfig
-from data.prepare import Prepared, prepare, prepare_split
+from data.preparation import Prepared, prepare, prepare_split
 from data.sources import python_stdlib
 from data.stream import Stream
 from errors import UserError
@@ -27,13 +27,13 @@ def test_the_description_says_what_was_prepared(stdlib: tuple[Path, Prepared]) -
     assert description["dataset"] == f"python_stdlib (Python {python})"
     assert description["tokenizer"] == "bpe" and description["vocab_size"] == 4096
     assert 1 < description["gzip_bits_per_byte"] < 4 < description["uniform_bits_per_byte"] == 8
-    assert description["train"]["tokens"] == stdlib[1].train.n_tokens
-    assert description["eval"]["text_bytes"] == stdlib[1].eval.n_bytes
+    assert description["train"]["tokens"] == stdlib[1].corpora[0].train.n_tokens
+    assert description["eval"]["text_bytes"] == stdlib[1].corpora[0].eval.n_bytes
     assert description["train"]["fingerprint"] != description["eval"]["fingerprint"]
 
 
 def test_the_tokenizer_fits_the_text(stdlib: tuple[Path, Prepared]) -> None:
-    evaluated = stdlib[1].eval
+    evaluated = stdlib[1].corpora[0].eval
     assert evaluated.n_bytes / evaluated.n_tokens > 3.4
 
 
@@ -41,11 +41,11 @@ def test_a_warm_start_is_quick_and_imports_nothing_slow(stdlib: tuple[Path, Prep
     program = """
 import sys, time
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation import prepare
 start = time.perf_counter()
 prepared = prepare(DataConfig(source="python_stdlib", sequence_length=256))
 print(time.perf_counter() - start)
-print(prepared.train.fingerprint, prepared.eval.fingerprint)
+print(prepared.corpora[0].train.fingerprint, prepared.corpora[0].eval.fingerprint)
 slow = {"tensorflow_datasets", "tensorflow", "grain", "jax"} & set(sys.modules)
 assert not slow, slow
 """
@@ -61,7 +61,10 @@ assert not slow, slow
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     seconds, train, evaluated = result.stdout.split()
-    assert [train, evaluated] == [stdlib[1].train.fingerprint, stdlib[1].eval.fingerprint]
+    assert [train, evaluated] == [
+        stdlib[1].corpora[0].train.fingerprint,
+        stdlib[1].corpora[0].eval.fingerprint,
+    ]
     assert float(seconds) < 3  # about 0.1 on an idle machine
     assert before == {p: p.stat().st_mtime_ns for p in stdlib[0].rglob("*")}
 
@@ -70,7 +73,7 @@ def test_builders_at_the_same_time_both_end_well(poems: Path, own_cache: Path) -
     program = f"""
 import sys
 from data.config import DataConfig
-from data.prepare import prepare
+from data.preparation import prepare
 from data.sources import python_stdlib
 from data.stream import Stream
 config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir={str(poems)!r})
@@ -103,7 +106,7 @@ print(Stream(prepared.train, 32, 4, 0).fingerprint, prepared.tokenizer.fingerpri
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     here = prepare(config)
     assert outputs[0].split() == [
-        Stream(here.train, 32, 4, 0).fingerprint,
+        Stream(here.corpora[0].train, 32, 4, 0).fingerprint,
         here.tokenizer.fingerprint,
     ]
     assert not [p for p in own_cache.rglob(".*") if p.is_dir()]  # no leftovers
@@ -111,7 +114,10 @@ print(Stream(prepared.train, 32, 4, 0).fingerprint, prepared.tokenizer.fingerpri
 
 def test_bytes_and_a_tokenizer_file(poems: Path, tmp_path: Path) -> None:
     in_bytes = prepare(DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems)))
-    assert in_bytes.train.n_tokens == in_bytes.train.n_bytes + 2 * in_bytes.train.n_documents
+    assert (
+        in_bytes.corpora[0].train.n_tokens
+        == in_bytes.corpora[0].train.n_bytes + 2 * in_bytes.corpora[0].train.n_documents
+    )
     T.train_bpe(["40 roses, né 1\n"], 280).save(tmp_path / "mine.json")
     mine = prepare(
         DataConfig(
@@ -119,8 +125,8 @@ def test_bytes_and_a_tokenizer_file(poems: Path, tmp_path: Path) -> None:
         )
     )
     assert mine.tokenizer.fingerprint == T.load(tmp_path / "mine.json").fingerprint
-    assert mine.train.n_bytes == in_bytes.train.n_bytes
-    assert mine.train.n_tokens < in_bytes.train.n_tokens
+    assert mine.corpora[0].train.n_bytes == in_bytes.corpora[0].train.n_bytes
+    assert mine.corpora[0].train.n_tokens < in_bytes.corpora[0].train.n_tokens
 
 
 def test_one_split_alone_with_a_tokenizer_at_hand(poems: Path, own_cache: Path) -> None:
@@ -128,7 +134,7 @@ def test_one_split_alone_with_a_tokenizer_at_hand(poems: Path, own_cache: Path) 
     alone, fingerprint = prepare_split(config, "validation", T.ByteTokenizer())
     assert len(list((own_cache / "stores").iterdir())) == 1  # the train split was left alone
     whole = prepare(config)
-    assert alone.fingerprint == whole.eval.fingerprint
+    assert alone.fingerprint == whole.corpora[0].eval.fingerprint
     assert fingerprint == whole.description["fingerprint"]
 
 
@@ -224,8 +230,8 @@ def test_stores_that_were_built_before_are_found_again(
     monkeypatch.setattr(python_stdlib, "read", lambda: library)
     made = prepare(DataConfig("python_stdlib", 32, tokenizer="byte", train_split="train[:90%]"))
     assert made.description["fingerprint"] == "91d4033c683d4466679f108ffa6c9095"
-    assert made.train.fingerprint == "931dcca8098da5acc061b4a50ba95b48"
-    assert made.eval.fingerprint == "3dccfbc9a6867760cb52d83baee3e06c"
+    assert made.corpora[0].train.fingerprint == "931dcca8098da5acc061b4a50ba95b48"
+    assert made.corpora[0].eval.fingerprint == "3dccfbc9a6867760cb52d83baee3e06c"
     made = prepare(DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems)))
-    assert made.train.fingerprint == "e4f4205df39f4341e68accba37ed5c8b"
-    assert made.eval.fingerprint == "f19609f7462708d9d66bb3e9a3e024af"
+    assert made.corpora[0].train.fingerprint == "e4f4205df39f4341e68accba37ed5c8b"
+    assert made.corpora[0].eval.fingerprint == "f19609f7462708d9d66bb3e9a3e024af"

@@ -169,7 +169,10 @@ LATER = Stage(6, 12, 4, Mixture([1, 0, 3]))
 
 def test_the_batches_never_change() -> None:
     assert digest(small(), 10) == "cf458e2dde2a116b"
-    assert digest(small(stages=[LATER], skip=["2", "4:1-2"], packing="best_fit"), 10) == "6df3dc3a2595908a"
+    assert (
+        digest(small(stages=[LATER], skip=["2", "4:1-2"], packing="best_fit"), 10)
+        == "6df3dc3a2595908a"
+    )
 
 
 def test_a_stage_ahead_and_rows_skipped_ahead_leave_the_past_alone() -> None:

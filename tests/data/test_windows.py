@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.packing import Batch
+from data.rows import Batch
 from data.store import TokenStore
 from data.tokenizer import ByteTokenizer
 from data.windows import Windows
@@ -36,8 +36,8 @@ class CharacterTokenizer(ByteTokenizer):
         sizes = [len(chr(i).encode()) for i in range(0x6000)]
         self.token_bytes = np.array([*sizes, 0, 0], np.int32)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[ord(c) for c in text] for text in texts]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([ord(c) for c in text], np.uint32) for text in texts]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.data())
@@ -52,7 +52,7 @@ def test_every_token_is_scored_once_with_enough_context(
     store = build_store(texts, CharacterTokenizer())
     windows = Windows(store, T, data.draw(st.integers(1, 5)), stride)
     rows = batches(windows)
-    flat, starts = store.tokens.tolist(), store.token_offsets.tolist()
+    flat, starts = store.read(0, store.n_tokens).tolist(), store.token_offsets.tolist()
     scored = []
     for row in range(len(rows["tokens"])):
         segments = rows["segments"][row]

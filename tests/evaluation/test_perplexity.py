@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from data import store
-from data.documents import Document
+from data import building
 from data.store import TokenStore
 from data.tokenizer import ByteTokenizer
 from data.windows import Windows
@@ -16,6 +15,7 @@ from evaluation.perplexity import evaluate, make_scorer
 from model import parameters
 from model.config import ModelConfig
 from sharding.placement import constrainer
+from tests.data.shards import Texts
 from tests.training.sharded import mesh_of
 from training.state import abstract_params, shardings_of
 
@@ -35,8 +35,8 @@ MODEL = ModelConfig(
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     texts = [f"document né {i} " * (1 + i % 7) for i in range(23)]
-    documents: list[Document] = [{"id": f"d{i}", "text": t} for i, t in enumerate(texts)]
-    return store.build(tmp_path_factory.mktemp("s") / "s", documents, ByteTokenizer(), {})
+    path = tmp_path_factory.mktemp("s") / "s"
+    return building.build(path, [Texts(texts)], ByteTokenizer(), {})
 
 
 def measure(split: TokenStore, sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:

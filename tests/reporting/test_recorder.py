@@ -12,7 +12,7 @@ import pytest
 
 from errors import UserError
 from reporting.metrics import MetricsFiles, read_metrics
-from reporting.recorder import Recorder
+from reporting.recorder import Recorder, Work
 
 GOOD = {
     "loss": 2.0,
@@ -43,8 +43,7 @@ class Run:
             self.files,
             None,
             tokens=tokens,
-            tokens_per_step=64,
-            flops_per_step=1e12,
+            work=lambda step: Work(64, 1e12),
             peak_flops=peak,
             clock=self.clock,
         )

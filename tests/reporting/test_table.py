@@ -15,7 +15,7 @@ from evaluation.perplexity import make_scorer
 from model import parameters
 from reporting.metrics import MetricsFiles, read_metrics
 from reporting.progress import Progress
-from reporting.recorder import Recorder
+from reporting.recorder import Recorder, Work
 from reporting.report import write_report
 from reporting.table import TABLE, metric
 from sharding.placement import constrainer
@@ -44,8 +44,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files,
         Progress(STEPS),
         tokens=0,
-        tokens_per_step=ROWS * LENGTH,
-        flops_per_step=1e9,
+        work=lambda step: Work(ROWS * LENGTH, 1e9),
         peak_flops=1e12,
     )
     state = run.state
@@ -57,7 +56,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     score = make_scorer(outline, mesh, shardings_of(run.abstract.params))
     watch = Watch(OneProcess(), leave=lambda code: None)
     split: Any = Split()
-    HeldOut(score, mesh, files, print, watch)(STEPS, state.params, split)
+    HeldOut(score, mesh, files, print, watch)(STEPS, state.params, {"text": split})
     files.close()
     return workdir
 

@@ -17,9 +17,19 @@ def rows_of(step: int, rows: slice) -> dict[str, np.ndarray]:
     return {"tokens": 1000 * step + 10 * row[:, None] + np.arange(3, dtype=np.int32), "row": row}
 
 
+class Stream:
+    """Batches of one shape."""
+
+    def __init__(self, batch) -> None:
+        self.batch = batch
+
+    def shape(self, step: int) -> tuple[int, int]:
+        return ROWS, 3
+
+
 def feed(start: int = 0, batch=rows_of, **sizes: int) -> Feed:
     mesh = make_mesh(MeshConfig(**{"data": 1, "fsdp": 1, "tensor": 1, **sizes}))
-    return Feed(mesh, ROWS, batch, start, STEPS)
+    return Feed(mesh, Stream(batch), start, STEPS)
 
 
 @pytest.mark.parametrize(
