@@ -101,7 +101,6 @@ class ByteTokenizer:
     vocab_size = 258
     bos_id = 256
     eos_id = 257
-    prefix_bytes = 0
     special_ids = frozenset({256, 257})
     fingerprint = "bytes-1"
 
@@ -109,7 +108,7 @@ class ByteTokenizer:
         self.token_bytes = np.array([1] * 256 + [0, 0], np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint32) for text in texts]
+        return [list(text.encode()) for text in texts]
 
     def token(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""
@@ -141,7 +140,6 @@ class BpeTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._serialized = serialized
-        self.prefix_bytes = 0
         self.fingerprint = hashlib.sha256(serialized.encode()).hexdigest()[:32]
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         added = self._tokenizer.get_added_tokens_decoder()
@@ -171,7 +169,7 @@ class BpeTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
+        return [encoding.ids for encoding in encodings]
 
     def token(self, token_id: int) -> bytes:
         return self._tokens[token_id] if token_id < self.vocab_size else b""
@@ -203,13 +201,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:
     tokenizer.encode_special_tokens = True
     tokenizer.train_from_iterator(texts, trainer)
     return BpeTokenizer(tokenizer.to_str(), "the trained tokenizer")
-
-
-train_unigram = train_bpe
-
-
-def pieces(text: str, tokenizer: Tokenizer) -> list[str]:
-    return [text]
 
 
 def load(path: Path) -> Tokenizer:
