@@ -21,10 +21,12 @@ _WINDOW = 1024  # characters on each side of a cut that the tokenizer is asked a
 _BLOCK = 4096  # characters that are looked through for cuts at a time
 _TRIES = 16  # cuts tried before the part grows
 
-# Where to cut, best first. A pattern of words that has reached the end of a word ends its piece
-# there, however it came to it, so text before the cut cannot shift what comes after.
+# Where to cut, best first. No pattern that cuts text into words has a piece that goes on over a
+# space, or over the end of a word into a mark: a piece that has come so far ends there, wherever it
+# began, so that what lies before the cut cannot shift what comes after it.
 _CUTS = (
     re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"),  # between two words
+    re.compile(r"(?<=\S)(?= )"),  # before a space
     re.compile(r"(?<=[^\W_])(?=[^\w'\u2019])"),  # after a word or number
     re.compile(r"(?<=\n)(?=\S)"),  # between two lines
 )
@@ -97,7 +99,7 @@ def _find_cut(text: str, tokenizer: Tokenizer, start: int, limit: int) -> int | 
                     break
             if tries == _TRIES:
                 break
-        low, high = high, high + (high - start)
+        low, high = high, high + limit
     return None
 
 

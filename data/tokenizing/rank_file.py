@@ -22,6 +22,7 @@ from data.tokenizing import lossless
 from errors import UserError
 
 FORMAT = "podium-tiktoken"  # the "type" of the file that `save` writes
+_WORTH_THREADS = 1 << 14  # characters
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?(\n|$)")
 
 # Possessive forms of the published patterns: the same pieces, and no stack that long runs overflow.
@@ -115,9 +116,10 @@ class RankFileTokenizer:
         lossless.check(self.encode_batch, self._tokens, "", origin)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if sum(map(len, texts)) < _WORTH_THREADS:
+            return [self._encode(text) for text in texts]
         # Threads of one call: a pool that stays would not outlive a fork.
-        threads = max(1, min(len(texts), os.cpu_count() or 1))
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(self._encode, texts))
 
     def encode_inner(self, texts: Sequence[str]) -> list[np.ndarray]:
