@@ -1,0 +1,94 @@
+"""Byte-level tokenizers of the `tokenizers` library, whatever their model is."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from data.tokenizing import lossless
+from errors import UserError
+
+BOS, EOS = "<|bos|>", "<|eos|>"
+_KNOWN_BOS = (BOS, "<|begin_of_text|>", "<bos>", "<s>", "<|endoftext|>")
+_KNOWN_EOS = (EOS, "<|end_of_text|>", "<eos>", "</s>", "<|endoftext|>")
+
+
+class ByteLevelTokenizer:
+    """A byte-level tokenizer of the `tokenizers` library.
+
+    Args:
+      serialized: the content of a `tokenizer.json`.
+      origin: where it came from, for messages.
+
+    Raises:
+      UserError: it is no tokenizer, has no BOS or EOS that we know, or loses text.
+    """
+
+    prefix_bytes = 0
+
+    def __init__(self, serialized: str, origin: str) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
+        except Exception as error:
+            raise UserError(
+                f"{origin} is not a tokenizer.json that `tokenizers` {tokenizers.__version__} "
+                "reads: give the path of one"
+            ) from error
+        self._tokenizer.encode_special_tokens = True  # text is text, whatever it spells
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._serialized = serialized
+        self.fingerprint = hashlib.sha256(serialized.encode()).hexdigest()[:32]
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.bos_id = _special(vocabulary, _KNOWN_BOS, "BOS", origin)
+        self.eos_id = _special(vocabulary, _KNOWN_EOS, "EOS", origin)
+        specials = {i for i, token in added.items() if token.special} | {self.bos_id, self.eos_id}
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+        self._tokens = [b""] * self.vocab_size
+        try:
+            for spelling, i in vocabulary.items():
+                if i in added and i not in specials:
+                    self._tokens[i] = spelling.encode()
+                elif i not in specials:
+                    self._tokens[i] = bytes(byte_of[c] for c in spelling)
+        except KeyError as error:
+            raise UserError(
+                f"{origin} is not byte-level: give the path of one that is, or of the "
+                "SentencePiece .model that it was made from"
+            ) from error
+        self.special_ids = frozenset(i for i, token in enumerate(self._tokens) if not token)
+        self.token_bytes = np.array([len(token) for token in self._tokens], np.int32)
+        # Added tokens can take the white space around them: each is tried.
+        words = " ".join(token.content for i, token in added.items() if i not in specials)
+        lossless.check(self.encode_batch, self._tokens, "", origin, (words,))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
+
+    def encode_inner(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self.encode_batch(texts)
+
+    def token(self, token_id: int) -> bytes:
+        return self._tokens[token_id] if token_id < self.vocab_size else b""
+
+    def save(self, path: Path) -> None:
+        path.write_text(self._serialized, encoding="utf-8")
+
+
+def _special(vocabulary: dict[str, int], known: Sequence[str], role: str, origin: str) -> int:
+    for spelling in known:
+        if spelling in vocabulary:
+            return vocabulary[spelling]
+    raise UserError(f"{origin} has no {role} that Podium knows: it knows {', '.join(known)}")
+
+
+def byte_characters() -> list[str]:
+    """The character that byte-level tokenizers write for each byte, by byte (GPT-2's table)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
