@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from data.documents import Document, Shard
-from data.tokenizer import Tokenizer, pieces
+from data.tokenizer import Tokenizer
+from data.tokenizing.long import encode_documents, encode_long
 from errors import UserError
 
 CHUNK = 1 << 24  # characters of text
@@ -167,7 +168,8 @@ def _add(chunk: Chunk, batch: Sequence[Document], tokenizer: Tokenizer) -> None:
     for document, ids in zip(batch, _encode(batch, tokenizer, dtype), strict=True):
         row = np.concatenate([edge[1:], *ids, edge[:1]])
         text_bytes = _utf8_length(document.text)
-        if tokenizer.token_bytes[row].sum() != text_bytes + tokenizer.prefix_bytes:
+        prefix = tokenizer.prefix_bytes if text_bytes else 0
+        if tokenizer.token_bytes[row].sum() != text_bytes + prefix:
             raise UserError(
                 f"the tokenizer loses text of document {document.id!r}: use a lossless "
                 "byte-level tokenizer"
@@ -180,33 +182,29 @@ def _add(chunk: Chunk, batch: Sequence[Document], tokenizer: Tokenizer) -> None:
 def _encode(
     batch: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
 ) -> list[list[np.ndarray]]:
-    """The ids of each document, in parts. Long ones are tokenized a piece at a time."""
+    """The ids of each document, in parts."""
     found: list[list[np.ndarray]] = [[] for _ in batch]
-    owners: list[int] = []
-    texts: list[str] = []
-
-    def encode() -> None:
-        for owner, ids in zip(owners, tokenizer.encode_batch(texts), strict=True):
-            if ids.size and ids.max() >= tokenizer.vocab_size:
-                raise UserError(
-                    f"the tokenizer gives id {ids.max()} in document {batch[owner].id!r}, outside "
-                    f"its vocabulary of {tokenizer.vocab_size}: repair its file"
-                )
-            found[owner].append(ids.astype(dtype))
-        owners.clear()
-        texts.clear()
-
-    size = 0
-    for owner, document in enumerate(batch):
-        for piece in pieces(document.text, tokenizer):
-            owners.append(owner)
-            texts.append(piece)
-            size += len(piece)
-            if size >= _BATCH:
-                encode()
-                size = 0
-    encode()
+    short = [i for i, document in enumerate(batch) if len(document.text) <= _BATCH]
+    ids = encode_documents(tokenizer, [batch[i].text for i in short])
+    for i, some in zip(short, ids, strict=True):
+        found[i].append(_stored(some, tokenizer, batch[i], dtype))
+    for i, document in enumerate(batch):
+        if len(document.text) > _BATCH:
+            parts = encode_long(tokenizer, document.text)
+            found[i] += [_stored(some, tokenizer, document, dtype) for some in parts]
     return found
+
+
+def _stored(
+    ids: np.ndarray, tokenizer: Tokenizer, document: Document, dtype: np.dtype[Any]
+) -> np.ndarray:
+    """Ids as they are stored."""
+    if ids.size and ids.max() >= tokenizer.vocab_size:
+        raise UserError(
+            f"the tokenizer gives id {ids.max()} in document {document.id!r}, outside its "
+            f"vocabulary of {tokenizer.vocab_size}: repair its file"
+        )
+    return ids.astype(dtype)
 
 
 def _utf8_length(text: str) -> int:

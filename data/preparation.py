@@ -29,10 +29,6 @@ from errors import UserError
 TOKENIZER_TRAINING_BYTES = 1 << 28
 _LEAST_OF_A_SHARD = 1 << 20
 GZIP_BYTES = 64 << 20  # of each eval split are measured: some seconds' work
-_TRAINED: dict[str, Callable[[Iterator[str], int], Tokenizer]] = {
-    "bpe": tokenizers.train_bpe,
-    "unigram": tokenizers.train_unigram,
-}
 
 
 def _ignore(what: str, done: int, total: int) -> None:
@@ -232,7 +228,7 @@ def _address(found: _Found, split: str, tokenizer: Tokenizer) -> Path:
 def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
     if config.tokenizer == "byte":
         return tokenizers.ByteTokenizer()
-    if config.tokenizer not in _TRAINED:
+    if config.tokenizer not in tokenizers.TRAINERS:
         return tokenizers.load(Path(config.tokenizer).expanduser())
     splits = [one.key(one.corpus.train_split) | {"weight": one.corpus.weight} for one in found]
     name = cache.key(
@@ -266,7 +262,7 @@ def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> T
         progress("training the tokenizer: MB of text read", read >> 20, most >> 20)
 
     tick()
-    train = _TRAINED[config.tokenizer]
+    train = tokenizers.TRAINERS[config.tokenizer]
     trained = steadily(lambda: train(texts(), config.tokenizer_vocab_size), tick)
     tick()
     return trained

@@ -45,5 +45,5 @@ def fill(batch: Batch, rows: np.ndarray, pieces: Pieces, store: TokenStore) -> N
         positions[here] = count[:n]
         text_bytes[here] = store.token_bytes[window[1:]]
         weights[here] = 1
-        if store.prefix_bytes and window[0] == store.bos_id:
+        if window[0] == store.bos_id and text_bytes[place]:
             text_bytes[place] -= store.prefix_bytes

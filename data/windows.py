@@ -70,7 +70,7 @@ class Windows:
                 (self._start + self._length).tolist(),
                 strict=True,
             )
-        ) - store.prefix_bytes * int(self._first.sum())
+        ) - store.prefix_bytes * int((self._first & (self._length > 1)).sum())
 
     def batch(self, index: int, rows: slice | None = None) -> Batch:
         """Batch `index`, or just the rows [lo:hi) of it that a process holds.
@@ -104,7 +104,7 @@ class Windows:
             batch["positions"][place] = np.arange(length)
             batch["weights"][scored] = 1
             batch["bytes"][scored] = self.store.token_bytes[piece[1 + skip :]]
-            if self._first[w]:
+            if self._first[w] and batch["bytes"][row, column]:
                 batch["bytes"][row, column] -= self.store.prefix_bytes
         return batch
 
