@@ -1,15 +1,17 @@
 """What every config starts from: each section's defaults, as its dataclass states them.
 
-A run's file calls `base()` and sets what it wants to be different. The keys and their meaning are
+A run's file calls `base()` and sets what it wants to be different; `corpus()` and `stage()` make
+what goes into config.data.mixture and config.data.stages, by names of its choice. The keys and their meaning are
 those of ModelConfig (model/config.py), DataConfig (data/config.py), MeshConfig
 (sharding/config.py) and the rest of RunConfig (training/config.py).
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from data.config import DataConfig
+from data.config import CorpusConfig, DataConfig, StageConfig
 from model.config import ModelConfig
 from training.config import RunConfig
 
@@ -33,3 +35,13 @@ def base() -> ConfigDict:
     config = ConfigDict(dataclasses.asdict(RunConfig(model=model, data=data)))
     config.model.dtype = AUTO
     return config
+
+
+def corpus(**values: Any) -> dict[str, Any]:
+    """One of config.data.mixture: every key of CorpusConfig (data/config.py)."""
+    return dataclasses.asdict(CorpusConfig(**values))
+
+
+def stage(**values: Any) -> dict[str, Any]:
+    """One of config.data.stages: every key of StageConfig (data/config.py)."""
+    return dataclasses.asdict(StageConfig(**values))

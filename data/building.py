@@ -135,7 +135,7 @@ def _join(
         lengths = chunk.array("token")
         n, n_tokens = n + lengths.size, n_tokens + int(lengths.sum())
     if n == 0:
-        where = ", ".join(f"{key} {value!r}" for key, value in about.items())
+        where = ", ".join(f"{key} {about[key]!r}" for key in ("dataset", "split") if key in about)
         read = counts["documents read"]
         why = f"all {read:,} are left out by filters" if read else "there are none"
         raise UserError(

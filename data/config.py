@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data import sources
+from data.documents import NO_SPLIT
 
 Packing = Literal["concatenate", "best_fit"]
 InvalidUtf8 = Literal["refuse", "replace"]
 ALONE = "text"  # the name of the one corpus where there is no mixture
-NONE = "none"  # the eval_split of a corpus that has none
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ class DataConfig:
                     f"{prefix}data_dir is {corpus.data_dir!r}: only mounted file systems are read; "
                     "mount the bucket and give its path"
                 )
-        if all(corpus.eval_split == NONE for corpus in self.corpora()):
-            raise ValueError(f"eval_split={NONE!r}: some corpus has to be evaluated on")
+        if all(corpus.eval_split == NO_SPLIT for corpus in self.corpora()):
+            raise ValueError(f"eval_split={NO_SPLIT!r}: some corpus has to be evaluated on")
         if self.sequence_length < 2:
             raise ValueError(f"sequence_length is {self.sequence_length}: use 2 or more")
         if self.tokenizer in ("bpe", "unigram") and self.tokenizer_vocab_size < 258:

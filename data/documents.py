@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 Progress = Callable[[str, int, int], None]  # (what is done, with its unit, done, in all)
 
+NO_SPLIT = "none"  # the eval_split of a corpus that is not evaluated on
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 

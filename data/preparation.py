@@ -16,8 +16,8 @@ from typing import Any
 
 from data import baselines, building, cache, plan, sources, store
 from data import tokenizer as tokenizers
-from data.config import NONE, Corpus, DataConfig
-from data.documents import Progress, Shard, Source
+from data.config import Corpus, DataConfig
+from data.documents import NO_SPLIT, Progress, Shard, Source
 from data.plan import Plan
 from data.store import TokenStore
 from data.tokenizer import Tokenizer
@@ -158,7 +158,7 @@ def prepare_split(
     stores = {
         one.corpus.name: _token_store(config, one, split or one.corpus.eval_split, tokenizer)
         for one in found
-        if split or one.corpus.eval_split != NONE
+        if split or one.corpus.eval_split != NO_SPLIT
     }
     return stores, "+".join(one.source.fingerprint for one in found)
 
@@ -193,7 +193,7 @@ def _prepared(
     corpus = found.corpus
     train = _token_store(config, found, corpus.train_split, tokenizer)
     evaluation = gzip = None
-    if corpus.eval_split != NONE:
+    if corpus.eval_split != NO_SPLIT:
         evaluation = _token_store(config, found, corpus.eval_split, tokenizer)
         gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress)
     return PreparedCorpus(

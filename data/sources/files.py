@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import cache, fingerprint
-from data.documents import Document, Progress, Shard, Source, Wanted, line_of
+from data.documents import NO_SPLIT, Document, Progress, Shard, Source, Wanted, line_of
 from data.sources import splits
 from errors import UserError
 
@@ -161,6 +161,8 @@ def _chosen(files: Files, split: str) -> Files:
 
 def _check_splits(name: str, files: Files, train: str, evaluation: str) -> None:
     """Refuses to train on what is evaluated on."""
+    if evaluation == NO_SPLIT:
+        return
     if _is_pattern(train) != _is_pattern(evaluation):
         raise UserError(
             f"data.train_split={train!r} and data.eval_split={evaluation!r} of data.source "
