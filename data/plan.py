@@ -70,7 +70,8 @@ class Plan:
                 raise ValueError("of other sizes")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path} is damaged: delete that directory, and it is made again"
+                f"{path / 'plan.json'} or a file beside it is damaged: delete the directory "
+                f"{path}, and it is made again"
             ) from error
 
     @property

@@ -1,5 +1,6 @@
 """Shards that tests hand to a build."""
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,4 @@ class Texts:
 def cut(texts: Sequence[str], shards: int) -> list[Texts]:
     """The texts in so many shards, in order."""
     bounds = [len(texts) * i // shards for i in range(shards + 1)]
-    return [
-        Texts(texts[a:b], f"shard {a}:{b}", a) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [Texts(texts[a:b], f"shard {a}:{b}", a) for a, b in itertools.pairwise(bounds)]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from data import cache, store, waiting
+from data import building, cache, store, waiting
 from data import tokenizer as T
-from data.config import DataConfig
+from data.config import CorpusConfig, DataConfig
 from data.preparation import Prepared, prepare, prepare_split
 from data.sources import python_stdlib
-from data.stream import Stream
+from data.stream import stream_of
+from data.tokenizing import byte_level, training
 from errors import UserError
 
 ROOT = Path(cache.__file__).parent.parent
@@ -22,19 +23,25 @@ CONFIG = DataConfig(source="python_stdlib", sequence_length=256)
 
 
 def test_the_description_says_what_was_prepared(stdlib: tuple[Path, Prepared]) -> None:
-    description = json.loads(json.dumps(stdlib[1].description))
+    prepared = stdlib[1]
+    (corpus,) = prepared.corpora
+    assert corpus.eval is not None and corpus.gzip is not None
+    description = json.loads(json.dumps(prepared.description(CONFIG)))
     python = ".".join(map(str, sys.version_info[:3]))
     assert description["dataset"] == f"python_stdlib (Python {python})"
     assert description["tokenizer"] == "bpe" and description["vocab_size"] == 4096
-    assert 1 < description["gzip_bits_per_byte"] < 4 < description["uniform_bits_per_byte"] == 8
-    assert description["train"]["tokens"] == stdlib[1].corpora[0].train.n_tokens
-    assert description["eval"]["text_bytes"] == stdlib[1].corpora[0].eval.n_bytes
-    assert description["train"]["fingerprint"] != description["eval"]["fingerprint"]
+    assert 1 < prepared.gzip_bits_per_byte == corpus.gzip.bits_per_byte < 4
+    told = description["corpora"]["text"]
+    assert told["train"]["tokens"] == corpus.train.n_tokens
+    assert told["eval"]["text_bytes"] == corpus.eval.n_bytes
+    assert told["train"]["fingerprint"] != told["eval"]["fingerprint"]
+    assert told["train"]["counts"] == {"documents read": corpus.train.n_documents}
+    assert told["padding_percent"] < 0.01
 
 
 def test_the_tokenizer_fits_the_text(stdlib: tuple[Path, Prepared]) -> None:
     evaluated = stdlib[1].corpora[0].eval
-    assert evaluated.n_bytes / evaluated.n_tokens > 3.4
+    assert evaluated is not None and evaluated.n_bytes / evaluated.n_tokens > 3.4
 
 
 def test_a_warm_start_is_quick_and_imports_nothing_slow(stdlib: tuple[Path, Prepared]) -> None:
@@ -75,12 +82,12 @@ import sys
 from data.config import DataConfig
 from data.preparation import prepare
 from data.sources import python_stdlib
-from data.stream import Stream
+from data.stream import stream_of
 config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir={str(poems)!r})
 print("ready", flush=True)
 sys.stdin.readline()
 prepared = prepare(config)
-print(Stream(prepared.train, 32, 4, 0).fingerprint, prepared.tokenizer.fingerprint)
+print(stream_of(config, 4, prepared).fingerprint(9), prepared.tokenizer.fingerprint)
 """
     processes = [
         subprocess.Popen(
@@ -106,36 +113,66 @@ print(Stream(prepared.train, 32, 4, 0).fingerprint, prepared.tokenizer.fingerpri
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     here = prepare(config)
     assert outputs[0].split() == [
-        Stream(here.corpora[0].train, 32, 4, 0).fingerprint,
+        stream_of(config, 4, here).fingerprint(9),
         here.tokenizer.fingerprint,
     ]
     assert not [p for p in own_cache.rglob(".*") if p.is_dir()]  # no leftovers
 
 
 def test_bytes_and_a_tokenizer_file(poems: Path, tmp_path: Path) -> None:
-    in_bytes = prepare(DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems)))
-    assert (
-        in_bytes.corpora[0].train.n_tokens
-        == in_bytes.corpora[0].train.n_bytes + 2 * in_bytes.corpora[0].train.n_documents
-    )
+    config = DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
+    in_bytes = prepare(config).corpora[0].train
+    assert in_bytes.n_tokens == in_bytes.n_bytes + 2 * in_bytes.n_documents
     T.train_bpe(["40 roses, né 1\n"], 280).save(tmp_path / "mine.json")
-    mine = prepare(
-        DataConfig(
-            "tfds:poems/short", 32, tokenizer=str(tmp_path / "mine.json"), data_dir=str(poems)
-        )
-    )
-    assert mine.tokenizer.fingerprint == T.load(tmp_path / "mine.json").fingerprint
-    assert mine.corpora[0].train.n_bytes == in_bytes.corpora[0].train.n_bytes
-    assert mine.corpora[0].train.n_tokens < in_bytes.corpora[0].train.n_tokens
+    prepared = prepare(dataclasses.replace(config, tokenizer=str(tmp_path / "mine.json")))
+    assert prepared.tokenizer.fingerprint == T.load(tmp_path / "mine.json").fingerprint
+    mine = prepared.corpora[0].train
+    assert mine.n_bytes == in_bytes.n_bytes
+    assert mine.n_tokens < in_bytes.n_tokens
 
 
 def test_one_split_alone_with_a_tokenizer_at_hand(poems: Path, own_cache: Path) -> None:
     config = DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
-    alone, fingerprint = prepare_split(config, "validation", T.ByteTokenizer())
+    alone, fingerprint = prepare_split(config, None, T.ByteTokenizer())
     assert len(list((own_cache / "stores").iterdir())) == 1  # the train split was left alone
     whole = prepare(config)
-    assert alone.fingerprint == whole.corpora[0].eval.fingerprint
-    assert fingerprint == whole.description["fingerprint"]
+    assert whole.corpora[0].eval is not None
+    assert alone["text"].fingerprint == whole.corpora[0].eval.fingerprint
+    assert fingerprint == whole.fingerprint
+    train, _ = prepare_split(config, "train", T.ByteTokenizer())
+    assert train["text"].fingerprint == whole.corpora[0].train.fingerprint
+
+
+def test_a_mixture_has_one_tokenizer_and_stores_of_its_own(poems: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"notes {name}\n")
+    mixture = {
+        "poems": CorpusConfig("tfds:poems/short", 3.0, data_dir=str(poems)),
+        "notes": CorpusConfig(f"files:{tmp_path}/*.txt", 1.0, "a.txt", "none"),
+    }
+    config = DataConfig("python_stdlib", 32, tokenizer_vocab_size=300, mixture=mixture)
+    prepared = prepare(config)
+    poem, notes = prepared.corpora
+    assert [(c.name, c.weight) for c in prepared.corpora] == [("poems", 3.0), ("notes", 1.0)]
+    assert notes.eval is None and notes.gzip is None and poem.eval is not None
+    assert notes.train.n_documents == 1 and notes.train.document_id(0) == "a.txt"
+    assert prepared.eval_fingerprint == poem.eval.fingerprint
+    assert prepared.gzip_bits_per_byte == poem.gzip.bits_per_byte  # type: ignore[union-attr]
+    alone = dataclasses.replace(config, mixture={}, source="tfds:poems/short", data_dir=str(poems))
+    assert prepare(alone).tokenizer.fingerprint != prepared.tokenizer.fingerprint
+
+
+def test_a_damaged_store_is_built_again_on_request(poems: Path, own_cache: Path) -> None:
+    config = DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
+    before = prepare(config).corpora[0].train
+    damaged = before.path / "tokens-00000.bin"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{damaged} is not what was written: .* --rebuild"):
+        prepare(config)
+    assert prepare(config, rebuild=True).corpora[0].train.fingerprint == before.fingerprint
+    prepare(config)
 
 
 def test_progress_names_each_stage(poems: Path) -> None:
@@ -143,9 +180,11 @@ def test_progress_names_each_stage(poems: Path) -> None:
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     prepare(config, lambda *call: calls.append(call))
     assert list(dict.fromkeys(what for what, _, _ in calls)) == [
-        "training the tokenizer: document",
-        "tokenizing train: document",
-        "tokenizing validation: document",
+        "training the tokenizer: MB of text read",
+        "tokenizing train: MB",
+        "writing the store: million tokens",
+        "packing: million tokens",
+        "tokenizing validation: MB",
         "measuring gzip: kB",
     ]
     assert all(0 <= done <= total for _, done, total in calls)
@@ -157,7 +196,7 @@ def test_progress_names_each_stage(poems: Path) -> None:
 def test_damage_in_the_cache_is_one_line(poems: Path, own_cache: Path) -> None:
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     prepare(config)
-    for name in ("tokenizer.json", "tokens.bin", "gzip.json"):
+    for name in ("tokenizer.json", "tokens-00000.bin", "gzip.json", "plan.json"):
         damaged = next(own_cache.rglob(name))
         content = damaged.read_bytes()
         damaged.write_bytes(content[:-3])
@@ -208,30 +247,39 @@ def test_long_work_goes_on_being_told(poems: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, name, waits)
 
     monkeypatch.setattr(waiting, "EVERY_S", 0.001)
-    slow(T, "train_bpe")
-    slow(T.BpeTokenizer, "encode_batch")
-    slow(store, "_sha256")
+    monkeypatch.setattr(building, "_WORTH", 1 << 40)  # no other process
+    slow(training, "train_bpe")
+    monkeypatch.setitem(training.TRAINERS, "bpe", training.train_bpe)
+    slow(byte_level.ByteLevelTokenizer, "encode_batch")
+    slow(store, "sha256")
     slow(gzip, "compress")
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     prepare(config, progress)
-    assert set(waited) == {"train_bpe", "encode_batch", "_sha256", "compress"}
+    assert set(waited) == {"train_bpe", "encode_batch", "sha256", "compress"}
     assert all(0 <= done <= total for _, done, total in calls)
 
 
 def test_stores_that_were_built_before_are_found_again(
     poems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fingerprints as first released: a change here makes every store on every disk stale."""
+    """A change of these fingerprints makes every store on every disk stale, and ends every run."""
     for i in range(60):
         path = tmp_path / f"library/m{i % 7}/f{i}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(" ".join(f"word{i}_{j}" for j in range(i, 40)) + "\n")
     library = dataclasses.replace(python_stdlib.read(tmp_path / "library"), python="3.11.7")
     monkeypatch.setattr(python_stdlib, "read", lambda: library)
-    made = prepare(DataConfig("python_stdlib", 32, tokenizer="byte", train_split="train[:90%]"))
-    assert made.description["fingerprint"] == "91d4033c683d4466679f108ffa6c9095"
-    assert made.corpora[0].train.fingerprint == "931dcca8098da5acc061b4a50ba95b48"
-    assert made.corpora[0].eval.fingerprint == "3dccfbc9a6867760cb52d83baee3e06c"
-    made = prepare(DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems)))
-    assert made.corpora[0].train.fingerprint == "e4f4205df39f4341e68accba37ed5c8b"
-    assert made.corpora[0].eval.fingerprint == "f19609f7462708d9d66bb3e9a3e024af"
+    config = DataConfig("python_stdlib", 32, tokenizer="byte", train_split="train[:90%]")
+    prepared = prepare(config)
+    (made,) = prepared.corpora
+    assert made.eval is not None
+    assert made.fingerprint == "?"
+    assert made.train.fingerprint == "?"
+    assert made.eval.fingerprint == "?"
+    assert stream_of(config, 4, prepared).fingerprint(7) == "?"
+    (made,) = prepare(
+        DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
+    ).corpora
+    assert made.eval is not None
+    assert made.train.fingerprint == "?"
+    assert made.eval.fingerprint == "?"
