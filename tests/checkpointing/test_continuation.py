@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from checkpointing import continuation, record
 from configs import door
 from configs.base import base
+from data.config import CorpusConfig, StageConfig
 from errors import UserError
 from training.config import RunConfig
 
@@ -28,9 +30,19 @@ def check(config: RunConfig = CONFIG, *, before: record.Record = RUN, **now) -> 
 
 
 def test_every_key_has_a_rule_of_its_own():
-    keys = continuation.flat(CONFIG.to_dict()).keys()
-    assert keys - continuation.KEYS.keys() == set()  # give a new key its place in the table
-    assert continuation.KEYS.keys() - keys == set()
+    mixed = changed(
+        "data",
+        mixture={"one": CorpusConfig("python_stdlib")},
+        stages={"late": StageConfig(9, weights={"one": 1.0})},
+    )
+    unused = set(continuation.KEYS)
+    for key in continuation.flat(mixed.to_dict()):
+        continuation.rule(key)  # give a new key its place in the table
+        section, name, *rest = key.split(".")
+        unused -= {key, f"{section}.{name}", ".".join([section, name, "*", *rest[1:]])}
+    assert unused == set()
+    with pytest.raises(KeyError):
+        continuation.rule("data.new")
 
 
 def test_no_key_has_two_rules():
@@ -44,6 +56,7 @@ def test_no_key_has_two_rules():
     assert set(continuation.KEYS.values()) == {
         continuation.FROZEN,
         continuation.SCHEDULE,
+        continuation.AHEAD,
         continuation.FREE,
     }
 
@@ -111,8 +124,39 @@ def test_schedule_may_change_only_ahead_of_the_run():
 
 
 def test_other_training_data_is_refused():
-    with pytest.raises(UserError, match="training data of runs/x was abc, now it is xyz"):
+    with pytest.raises(UserError, match="data of runs/x up to step 200 was abc, now it is xyz"):
         check(stream="xyz", dataset="other")
+
+
+MIXED = changed("data", mixture={"one": CorpusConfig(weight=2.0), "two": CorpusConfig()})
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        (
+            "data.mixture.one.weight",
+            {"mixture": {"one": CorpusConfig(weight=3.0), "two": CorpusConfig()}},
+        ),
+        ("data.mixture.two.source", {"mixture": {"one": CorpusConfig(weight=2.0)}}),
+        ("data.stages.late.from_step", {"stages": {"late": StageConfig(300)}}),
+        ("data.skip", {"skip": ("300",)}),
+    ],
+)
+def test_batches_may_change_ahead_of_the_run(key: str, values: dict[str, Any]) -> None:
+    before = dataclasses.replace(RUN, config=MIXED)
+    other = dataclasses.replace(MIXED, data=dataclasses.replace(MIXED.data, **values))
+    assert any(line.startswith(f"{key}: ") for line in check(other, before=before))
+    with pytest.raises(UserError, match=rf"{key} was .*, now .*choose another --workdir"):
+        check(other, before=before, stream="xyz")  # it is not the same up to here
+
+
+def test_where_a_corpus_is_and_what_it_is_evaluated_on_may_change() -> None:
+    before = dataclasses.replace(RUN, config=MIXED)
+    one = CorpusConfig(weight=2.0, eval_split="none", data_dir="/elsewhere")
+    moved = {"one": one, "two": CorpusConfig()}
+    other = dataclasses.replace(MIXED, data=dataclasses.replace(MIXED.data, mixture=moved))
+    assert len(check(other, before=before)) == 2
 
 
 def test_data_that_is_not_trained_on_may_change_and_is_told():

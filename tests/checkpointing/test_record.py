@@ -18,23 +18,26 @@ NOW = record.Record(CONFIG, "s" * 32, "d" * 32, "e" * 32, {"jax": "0.10.2"}, "ab
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "records" / "run-0.json").read_text())
 
 
+STREAM: Any = SimpleNamespace(
+    fingerprint=lambda steps: f"the first {steps} steps", rows=lambda steps: 10 * steps
+)
+
+
 def through_json(saved: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(saved))
 
 
 def test_a_record_comes_back():
-    reached = NOW.after(7, tokens=4321, evaluated=True)
-    assert (reached.step, reached.rows, reached.tokens) == (7, 7 * 16, 4321)
+    reached = NOW.after(7, STREAM, tokens=4321, evaluated=True)
+    assert (reached.step, reached.rows, reached.tokens) == (7, 70, 4321)
+    assert reached.stream == "the first 7 steps"
     assert record.read(through_json(reached.to_dict()), "runs/x") == (reached, [])
 
 
 def test_what_a_record_is_made_of() -> None:
-    stream: Any = SimpleNamespace(fingerprint="s")
-    data: Any = SimpleNamespace(
-        description={"fingerprint": "d"}, eval=SimpleNamespace(fingerprint="e")
-    )
-    made = record.make(CONFIG, stream, data, {"jax": "1"}, "abc")
-    assert made == record.Record(CONFIG, "s", "d", "e", {"jax": "1"}, "abc")
+    data: Any = SimpleNamespace(fingerprint="d", eval_fingerprint="e")
+    made = record.make(CONFIG, STREAM, data, {"jax": "1"}, "abc")
+    assert made == record.Record(CONFIG, "the first 0 steps", "d", "e", {"jax": "1"}, "abc")
 
 
 def test_the_first_version_of_a_record():

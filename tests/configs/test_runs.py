@@ -25,6 +25,7 @@ DEVICES = {  # that each docstring names
     "gpt2_124m": (8,),
     "llama3_8b": (64, 256),
     "llama_1b": (8, 16),
+    "mixture": (1,),
     "python_stdlib": (1,),
     "tfds_text": (1,),
     "tiny": (1, 8),

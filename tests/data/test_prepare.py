@@ -183,9 +183,9 @@ def test_progress_names_each_stage(poems: Path) -> None:
         "training the tokenizer: MB of text read",
         "tokenizing train: MB",
         "writing the store: million tokens",
-        "packing: million tokens",
         "tokenizing validation: MB",
         "measuring gzip: kB",
+        "packing: million tokens",
     ]
     assert all(0 <= done <= total for _, done, total in calls)
     calls.clear()

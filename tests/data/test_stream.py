@@ -156,12 +156,16 @@ def small(
     return Stream(corpora, course, seed, skipped(skip, course))
 
 
-def digest(stream: Stream, steps: int) -> str:
+def digest_of(*batches: dict[str, np.ndarray]) -> str:
     content = hashlib.sha256()
-    for step in range(steps):
-        for name, array in sorted(stream.batch(step).items()):
+    for batch in batches:
+        for name, array in sorted(batch.items()):
             content.update(name.encode() + array.tobytes())
     return content.hexdigest()[:16]
+
+
+def digest(stream: Stream, steps: int) -> str:
+    return digest_of(*(stream.batch(step) for step in range(steps)))
 
 
 LATER = Stage(6, 12, 4, Mixture([1, 0, 3]))
@@ -173,6 +177,29 @@ def test_the_batches_never_change() -> None:
         digest(small(stages=[LATER], skip=["2", "4:1-2"], packing="best_fit"), 10)
         == "6df3dc3a2595908a"
     )
+
+
+def test_a_thousand_batches_on_any_number_of_processes_from_any_step() -> None:
+    """Packing, three corpora, stages and a skip list together."""
+    skip = ["17", *(f"{step}:1-3" for step in range(40, 900, 7))]
+    stages = [Stage(300, 12, 16, Mixture([1, 0, 3])), Stage(700, 24, 8, Mixture([3, 2, 1]))]
+    for packing in ("concatenate", "best_fit"):
+        first = small((2, 1, 1), stages, skip, packing=packing)
+        whole = [digest_of(first.batch(step)) for step in range(1000)]
+        assert len(set(whole)) > 990
+        for processes in (1, 2, 4, 8):
+            stream = small((2, 1, 1), stages, skip, packing=packing)
+            for step in range(1000):
+                share = stream.shape(step)[0] // processes
+                parts = [
+                    stream.batch(step, slice(i * share, (i + 1) * share)) for i in range(processes)
+                ]
+                batch = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+                assert digest_of(batch) == whole[step]
+        for start in (1, 299, 300, 301, 777, 999):  # a new process, which knows nothing
+            again = small((2, 1, 1), stages, skip, packing=packing)
+            for step in range(start, min(start + 20, 1000)):
+                assert digest_of(again.batch(step)) == whole[step]
 
 
 def test_a_stage_ahead_and_rows_skipped_ahead_leave_the_past_alone() -> None:
@@ -202,8 +229,7 @@ def test_the_fingerprint_tells_streams_apart(other: dict[str, object]) -> None:
 def test_a_corpus_that_comes_later_is_no_part_of_the_past() -> None:
     with_c = small((2, 1, 0), [Stage(4, 24, 8, Mixture([1, 1, 1]))])
     assert with_c.fingerprint(4) == small((2, 1)).fingerprint(4)
-    rows = [s.batch(3)["tokens"] for s in (with_c, small((2, 1)))]
-    assert np.array_equal(*rows)
+    assert np.array_equal(with_c.batch(3)["tokens"], small((2, 1)).batch(3)["tokens"])
 
 
 def test_skipped_rows_are_not_learnt_from_and_no_other_row_moves() -> None:

@@ -26,7 +26,7 @@ def saved(tmp_path_factory):
     config = dataclasses.replace(
         door.read(base(), "cpu"), model=MODEL, evaluation=EvaluationConfig(batch_size=ROWS)
     )
-    plain = record.Record(config, "stream", "dataset").after(3, 99, evaluated=False).to_dict()
+    plain = record.Record(config, "stream", "dataset", step=3, tokens=99).to_dict()
     del plain["config"]["optimizer"]["eps"]
     plain["config"]["optimizer"]["name"] = "adamw"
     workdir = tmp_path_factory.mktemp("trained")
