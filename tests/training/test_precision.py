@@ -27,14 +27,14 @@ def products(value: Any) -> Iterator[Any]:
     if isinstance(value, (tuple, list)):
         for part in value:
             yield from products(part)
-    elif hasattr(value, "jaxpr"):
-        yield from products(value.jaxpr)
-    elif hasattr(value, "eqns"):
+    elif hasattr(value, "eqns"):  # in newer versions of JAX it also is its own `jaxpr`
         for equation in value.eqns:
             if equation.primitive.name in ("dot_general", "conv_general_dilated", "ragged_dot"):
                 yield equation.params["precision"]
             else:
                 yield from products(list(equation.params.values()))
+    elif hasattr(value, "jaxpr"):
+        yield from products(value.jaxpr)
 
 
 def training(model: ModelConfig) -> Any:
