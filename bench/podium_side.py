@@ -1,18 +1,22 @@
 """Podium's side: its own stream, feed, model and step. A line on stdin is one step, a JSON out."""
 
 import json
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from bench.shape import BETAS, CLIP, CPU, DECAY, GPU, LEARNING_RATE
-from data import store
+from data import building, plan
 from data.documents import Document
-from data.stream import Stream
+from data.mixture import Mixture
+from data.stages import Stage
+from data.stream import Corpus, Stream
 from data.tokenizer import ByteTokenizer
 from model import parameters
 from sharding.config import MeshConfig
@@ -24,6 +28,18 @@ from training.state import abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
 _STEPS = 100_000
+
+
+class _Text:
+    """One document."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.name, self.size = "random", len(text)
+
+    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
+        if not start:
+            yield Document("random", self._text), self.size
 
 
 def main() -> None:
@@ -48,11 +64,12 @@ def main() -> None:
     # One long document of random bytes: every position is predicted, as on the other side.
     rng = np.random.default_rng(0)
     text = bytes(rng.integers(32, 127, 4 * shape.rows * shape.length, dtype=np.uint8)).decode()
-    documents: list[Document] = [{"id": "random", "text": text}]
     with tempfile.TemporaryDirectory() as folder:
-        tokens = store.build(Path(folder) / "s", documents, ByteTokenizer(), {"split": "train"})
-        stream = Stream(tokens, shape.length, shape.rows, seed=0)
-        feed = Feed(mesh, shape.rows, stream.batch, 0, _STEPS)
+        os.environ["PODIUM_CACHE"] = folder
+        store = building.build(Path(folder) / "s", [_Text(text)], ByteTokenizer(), {})
+        corpus = Corpus("random", store, plan.make(store, shape.length, "concatenate"))
+        stage = Stage(0, shape.length, shape.rows, Mixture([1.0]))
+        feed = Feed(mesh, Stream([corpus], [stage], 0, {}), 0, _STEPS)
         print("ready", flush=True)
         for _ in sys.stdin:
             began = time.perf_counter()
