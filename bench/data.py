@@ -1,7 +1,8 @@
 """How fast data is prepared, and how fast batches are made of it.
 
     python -m bench.data
-    python -m bench.data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz" --tokenizer=$PODIUM_ASSETS/gpt2
+    python -m bench.data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz" \\
+      --split="train-*.jsonl.gz" --tokenizer=$PODIUM_ASSETS/gpt2
 
 Preparing is timed beside what the tokenizer alone takes for the same text (`encode_batch_fast` of
 `tokenizers`, batches of 1 MB, all cores), in turns. Making batches is timed beside pipelines of
@@ -19,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grain
 import numpy as np
@@ -27,7 +28,7 @@ from absl import app, flags
 
 from data import building, plan, sources
 from data import tokenizer as tokenizers
-from data.config import DataConfig
+from data.config import DataConfig, Packing
 from data.documents import Document, Shard
 from data.mixture import Mixture
 from data.stages import Stage
@@ -198,8 +199,8 @@ class _Documents:
 def batches(store: TokenStore, title: str, result: dict[str, Any]) -> None:
     """Tokens a second that each way makes batches of, in turns."""
     sides: dict[str, Callable[[], Iterator[object]]] = {}
-    for packing in ("concatenate", "best_fit"):
-        made = plan.make(store, _LENGTH, packing)  # type: ignore[arg-type]
+    for packing in get_args(Packing):
+        made = plan.make(store, _LENGTH, packing)
         stage = Stage(0, _LENGTH, _ROWS, Mixture([1.0]))
         stream = Stream([Corpus("text", store, made)], [stage], 0, {})
         sides[f"podium, {packing} ({made.waste:.3%} padding)"] = functools.partial(_steps, stream)

@@ -53,7 +53,7 @@ def main(job: commands.Job) -> None:
     elif STEP.value is not None:
         lines = show(stream, data.tokenizer, STEP.value, ROW.value, WIDTH.value)
     else:
-        lines = find(config, data, stream, FIND.value)
+        lines = find(config, data, stream, str(FIND.value))
     for line in lines:
         print(line)
     sys.stdout.flush()
