@@ -5,6 +5,7 @@ evaluation/held_out.py) and here. One without a row is in the files all the same
 under its plain name: a name in a row makes it readable.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -96,5 +97,14 @@ TABLE: Mapping[str, Metric] = {
 
 
 def metric(name: str) -> Metric:
-    """The row of a metric; for one that has none, a plain chart under its name."""
+    """The row of a metric; for one that has none, a plain chart under its name.
+
+    "loss/NAME" and "eval/loss/NAME" are of a corpus, and written as what they are parts of.
+    """
+    whole, _, corpus = name.rpartition("/")
+    if whole == "loss":
+        title = f"Loss of {corpus}, nats a token"
+        return dataclasses.replace(TABLE[whole], title=title, live=None, wide=False)
+    if whole == "eval/loss":
+        return dataclasses.replace(TABLE[whole], on=f"loss/{corpus}")
     return TABLE.get(name) or Metric(name, label=name)
