@@ -48,8 +48,8 @@ class Chunk:
     """Some documents that follow each other in a shard, tokenized.
 
     Attributes:
-      tokens: of a document each: BOS ... EOS.
-      text_bytes, ids: of a document each.
+      tokens: of the documents one after the other, each BOS ... EOS, in parts of any size.
+      lengths, text_bytes, ids: of a document each.
       counts: what was seen, and what happened to it, by name.
       next: number in the shard of the document after the last.
       read: how much of the shard's size has been read.
@@ -57,6 +57,7 @@ class Chunk:
     """
 
     tokens: list[np.ndarray] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     text_bytes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -164,17 +165,17 @@ def _add(chunk: Chunk, batch: Sequence[Document], tokenizer: Tokenizer) -> None:
     chunk.counts["documents read"] += len(batch)
     chunk.counts["invalid bytes"] += sum(document.invalid for document in batch)
     dtype = token_dtype(tokenizer)
-    edge = np.array([tokenizer.eos_id, tokenizer.bos_id], dtype)
+    bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
     for document, ids in zip(batch, _encode(batch, tokenizer, dtype), strict=True):
-        row = np.concatenate([edge[1:], *ids, edge[:1]])
         text_bytes = _utf8_length(document.text)
         prefix = tokenizer.prefix_bytes if text_bytes else 0
-        if tokenizer.token_bytes[row].sum() != text_bytes + prefix:
+        if sum(int(tokenizer.token_bytes[part].sum()) for part in ids) != text_bytes + prefix:
             raise UserError(
                 f"the tokenizer loses text of document {document.id!r}: use a lossless "
                 "byte-level tokenizer"
             )
-        chunk.tokens.append(row)
+        chunk.tokens += [bos, *ids, eos]
+        chunk.lengths.append(2 + sum(part.size for part in ids))
         chunk.text_bytes.append(text_bytes)
         chunk.ids.append(document.id)
 
@@ -236,7 +237,7 @@ def _save(chunk: Chunk, path: Path) -> None:
                 allow_pickle=False,
                 about=np.frombuffer(json.dumps(about).encode(), np.uint8),
                 tokens=np.concatenate(chunk.tokens or empty),
-                token=np.array([row.size for row in chunk.tokens], np.int64),
+                token=np.array(chunk.lengths, np.int64),
                 byte=np.array(chunk.text_bytes, np.int64),
                 id=np.array([len(name) for name in ids], np.int64),
                 ids=np.frombuffer(b"".join(ids), np.uint8),

@@ -39,9 +39,8 @@ def main(argv: list[str]) -> None:
         print(f"undisturbed: {whole:.0f}s, {len(expected)} files", flush=True)
         for run in range(RUNS.value):
             cache = Path(folder) / "killed"
-            told = []
-            for _ in range(draw.randint(1, 3)):
-                told.append(kill(argv[1:], cache, draw.uniform(0, whole)))
+            moments = [draw.uniform(0, whole) for _ in range(draw.randint(1, 3))]
+            told = [kill(argv[1:], cache, moment) for moment in moments]
             complete(argv[1:], cache)
             same = content(cache) == expected
             bad += not same

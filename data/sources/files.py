@@ -69,6 +69,7 @@ class WholeFiles:
                 raise UserError(f"cannot read {path} ({error.strerror}): repair it") from error
             read += len(content)
             text, invalid = text_of(content, str(path), self.invalid_utf8)
+            del content  # it may be large
             yield Document(name, text, invalid=invalid), read
 
 
