@@ -117,6 +117,8 @@ def _parse(model: bytes, origin: str) -> tuple[Any, Any]:
         ) from error
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+        if not proto.pieces:
+            raise ValueError("no pieces")
         sentencepiece.SentencePieceProcessor(model_proto=model)
     except Exception as error:
         raise UserError(

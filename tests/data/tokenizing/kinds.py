@@ -1,5 +1,6 @@
 """A small tokenizer of every kind, and texts that are hard for them."""
 
+import argparse
 import base64
 import functools
 import io
@@ -22,6 +23,8 @@ CORPUS = [
     f"    שלום עולם {i * 977}   👩‍💻👩‍💻 e\u0301te\u0301; HELLO hello Hello\u3000\n"
     for i in range(60)
 ]
+
+TRAINING = [*CORPUS, Path(argparse.__file__).read_text(encoding="utf-8")]
 
 HARD = [
     "",
@@ -48,7 +51,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(
 ).map("".join)
 
 
-def gpt2_pair(folder: Path, texts: list[str] = CORPUS, vocab_size: int = 700) -> dict[bytes, int]:
+def gpt2_pair(
+    folder: Path, texts: list[str] = TRAINING, vocab_size: int = 1500
+) -> dict[bytes, int]:
     """Writes a pair of GPT-2's form; returns the rank of each token's bytes."""
     model = json.loads(T.train_bpe(texts, vocab_size)._serialized)["model"]
     tokens = [*byte_characters(), *("".join(pair) for pair in model["merges"])]
@@ -73,11 +78,11 @@ def sentence_piece(**options: object) -> bytes:
     )
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([line for text in CORPUS for line in text.splitlines()]),
+        sentence_iterator=iter([line for text in TRAINING for line in text.splitlines()]),
         model_writer=model,
         minloglevel=2,
         num_threads=1,
-        **dict(vocab_size=500, hard_vocab_limit=False, character_coverage=0.99)
+        **dict(vocab_size=1500, hard_vocab_limit=False, character_coverage=0.99)
         | lossless
         | options,
     )
@@ -98,8 +103,8 @@ def _gpt2() -> T.Tokenizer:
 
 _MAKE = {
     "byte": T.ByteTokenizer,
-    "bpe": lambda: T.train_bpe(CORPUS, 600),
-    "unigram": lambda: T.train_unigram(CORPUS, 600),
+    "bpe": lambda: T.train_bpe(TRAINING, 1500),
+    "unigram": lambda: T.train_unigram(TRAINING, 1500),
     "gpt2": _gpt2,
     "sentencepiece_unigram": lambda: SentencePieceTokenizer(sentence_piece(), "x"),
     "sentencepiece_bpe": lambda: SentencePieceTokenizer(
