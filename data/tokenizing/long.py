@@ -4,6 +4,10 @@ A tokenizer needs tens of bytes of memory for each byte of a text, and one threa
 text is cut at places where tokenizers end a token whatever comes before and after, and the
 tokenizer itself is asked about each: it has to give a window around the cut the ids that it gives
 the window's two halves. Text that offers no such place (one word of a megabyte) stays whole.
+
+One kind has ids that depend on how long a text is: a SentencePiece Unigram model adds up scores in
+float32 from the beginning of the text, so that far into a long one about a token in a million falls
+to another split that is as likely. There the ids of the parts are what counts.
 """
 
 import itertools
