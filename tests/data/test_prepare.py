@@ -203,7 +203,7 @@ def test_long_work_goes_on_being_told(poems: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(waiting, "EVERY_S", 0.001)
     slow(T, "train_bpe")
-    slow(T.BpeTokenizer, "encode_batch")
+    slow(T.ByteLevelTokenizer, "encode_batch")
     slow(store, "_sha256")
     slow(gzip, "compress")
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))

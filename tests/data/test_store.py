@@ -135,8 +135,8 @@ def test_no_documents_is_one_line(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
     class Lossy(ByteTokenizer):
-        def encode_batch(self, texts: object) -> list[list[int]]:
-            return [[65] for _ in DOCUMENTS[:64]]
+        def encode_batch(self, texts: object) -> list[np.ndarray]:
+            return [np.array([65], np.uint32) for _ in DOCUMENTS[:64]]
 
     with pytest.raises(UserError, match=r"^the tokenizer loses text of document"):
         store.build(tmp_path / "s", DOCUMENTS[:64], Lossy(), {})

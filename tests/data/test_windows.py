@@ -36,8 +36,8 @@ class CharacterTokenizer(ByteTokenizer):
         sizes = [len(chr(i).encode()) for i in range(0x6000)]
         self.token_bytes = np.array([*sizes, 0, 0], np.int32)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[ord(c) for c in text] for text in texts]
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([ord(c) for c in text], np.uint32) for text in texts]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=10), st.data())

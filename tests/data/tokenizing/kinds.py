@@ -6,7 +6,9 @@ import functools
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from hypothesis import strategies as st
@@ -71,9 +73,9 @@ def rank_file(ranks: dict[bytes, int]) -> bytes:
     return "".join(lines).encode()
 
 
-def sentence_piece(**options: object) -> bytes:
+def sentence_piece(**options: Any) -> bytes:
     """A model that loses nothing, unless `options` of the trainer say otherwise."""
-    lossless = dict(
+    lossless: dict[str, Any] = dict(
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False
     )
     model = io.BytesIO()
@@ -101,7 +103,7 @@ def _gpt2() -> T.Tokenizer:
         return gpt2.load(Path(folder), gpt2.PAIRS[0])
 
 
-_MAKE = {
+_MAKE: dict[str, Callable[[], T.Tokenizer]] = {
     "byte": T.ByteTokenizer,
     "bpe": lambda: T.train_bpe(TRAINING, 1500),
     "unigram": lambda: T.train_unigram(TRAINING, 1500),

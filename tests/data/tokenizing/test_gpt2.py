@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiktoken
 from hypothesis import given, settings
-from tiktoken_ext import openai_public
+from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
 from data import tokenizer as T
 from data.tokenizing import gpt2

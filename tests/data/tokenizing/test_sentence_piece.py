@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sentencepiece
 from hypothesis import given, settings
-from sentencepiece import sentencepiece_model_pb2
 
 from data import tokenizer as T
 from data.tokenizing.sentence_piece import SentencePieceTokenizer
@@ -50,15 +49,6 @@ def test_the_librarys_sign_for_a_space_stays_itself() -> None:
     plain, sign = tokenizer.encode_batch(["word word", "word\u2581word"])
     assert T.decode(tokenizer, plain) == " word word"
     assert T.decode(tokenizer, sign) == " word\u2581word"
-
-
-def without(field: str) -> bytes:
-    """A model without one of its kinds of piece."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(sentence_piece())
-    for piece in proto.pieces:
-        if piece.piece == field:
-            piece.type, piece.piece = type(piece).NORMAL, "was_" + field[1:3]
-    return proto.SerializeToString()
 
 
 @pytest.mark.parametrize(
