@@ -22,7 +22,7 @@ _PIECES = (
     r"|(?:\r?\n[ \t]*)+"
     r"|\s+(?!\S)|\s+"
 )
-# Longer texts are learnt from in parts of so many characters: the trainer needs some 50 bytes for
+# Longer texts are learnt from in parts of so many characters: the trainer needs some 90 bytes for
 # each character of a text, and the word at a cut hardly counts.
 _PART = 1 << 20
 _SCORE_DIGITS = 4

@@ -55,21 +55,21 @@ def test_the_ids_of_the_parts_are_those_of_the_whole(kind: str, text: str, limit
 
 
 ADVERSARIAL = {
-    "one word": "a" * 1_000_000,
+    "one word": "a" * 400_000,
     "one word among others": "some words " * 2000 + "ab" * 30_000 + " and more of them" * 2000,
     "only spaces": " " * 100_000,
     "only line ends": "\n" * 100_000,
-    "only emoji": "👩\u200d👩\u200d👧\u200d👦" * 10_000,
+    "only emoji": "👩\u200d👩\u200d👧\u200d👦" * 5000,
     "one number": "31415926535" * 6000,
-    "numbers": "".join(f"{i * 7919}, " for i in range(7000)),
-    "no spaces": "天地玄黃宇宙洪荒日月盈昃辰宿列張" * 4000,
-    "no spaces, but commas": "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 3000,
-    "marks": "नमस्ते दुनिया। " * 5000,
-    "marks without letters": "\u0301\u0308" * 30_000,
-    "contractions": "it's we'll they'RE don't " * 3000,
-    "code": "".join(CORPUS) * 5,
-    "the space of SentencePiece": "word\u2581word \u2581" * 5000,
-    "controls": "".join(map(chr, range(32))) * 3000,
+    "numbers": "".join(f"{i * 7919}, " for i in range(3000)),
+    "no spaces": "天地玄黃宇宙洪荒日月盈昃辰宿列張" * 2000,
+    "no spaces, but commas": "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 1500,
+    "marks": "नमस्ते दुनिया। " * 2000,
+    "marks without letters": "\u0301\u0308" * 15_000,
+    "contractions": "it's we'll they'RE don't " * 1500,
+    "code": "".join(CORPUS) * 3,
+    "the space of SentencePiece": "word\u2581word \u2581" * 2500,
+    "controls": "".join(map(chr, range(32))) * 1000,
     "empty": "",
 }
 # Whole because a tokenizer that works within words sees them as one, or because no cut is tried.
@@ -82,7 +82,7 @@ UNCUT = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_that_are_hard_to_cut(kind: str) -> None:
     for name, text in ADVERSARIAL.items():
-        parts = same_ids(of_kind(kind), text, 1 << 14)
+        parts = same_ids(of_kind(kind), text, 1 << 13)
         assert (parts == 1) == (name in UNCUT), name
 
 
@@ -97,7 +97,7 @@ def test_documents_in_one_call(kind: str) -> None:
 
 
 def test_parts_are_about_as_long_as_asked() -> None:
-    parts = list(long.pieces("".join(CORPUS) * 5, of_kind("bpe"), 10_000))
+    parts = list(long.pieces("".join(CORPUS) * 3, of_kind("bpe"), 10_000))
     assert all(9000 < len(part) <= 10_000 for part in parts[:-1])
 
 
@@ -129,6 +129,6 @@ def test_books_with_gpt2() -> None:
     tokenizer = gpt2.load(assets / "gpt2", gpt2.PAIRS[0])
     with gzip.open(assets / "books" / "valid.jsonl.gz", "rt", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
-    longest = sorted(texts, key=len)[-2:]
+    longest = sorted(texts, key=len)[-1:]
     for text in longest:
         assert same_ids(tokenizer, text, 1 << 14) > len(text) >> 14

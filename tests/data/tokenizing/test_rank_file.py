@@ -43,7 +43,7 @@ def test_ids_are_those_of_the_library(name: str, shipped: Callable[[str], dict])
 
     @given(text=TEXTS)
     @example(text="\n\n  \n x\n")
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     def same(text: str) -> None:
         assert tokenizer.encode_batch([text])[0].tolist() == library.encode_ordinary(text)
 
@@ -92,7 +92,7 @@ def test_runs_of_white_space_that_would_overflow(
     spaces = st.text(st.sampled_from(" \n\r\t\xa0\u3000\x0b\x1c/!a1'"), max_size=12)
 
     @given(text=TEXTS | spaces)
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     def same(text: str) -> None:
         whole = tokenizer._ids(text)
         with pytest.MonkeyPatch.context() as patch:
