@@ -93,27 +93,22 @@ def _find_cut(text: str, tokenizer: Tokenizer, start: int, limit: int) -> int | 
     """The end of a part from `start` on, about `limit` long; None if the rest stays whole."""
     low, high = start + max(limit // 2, 1), start + limit
     while low < len(text):
-        tries = 0
-        for end in range(min(high, len(text)), low, -_BLOCK):
-            for cut in _candidates(text, max(low, end - _BLOCK), end):
-                tries += 1
-                if _keeps_ids(text, tokenizer, cut):
-                    return cut
-                if tries == _TRIES:
-                    break
-            if tries == _TRIES:
-                break
+        cuts = _candidates(text, low, min(high, len(text)))
+        for cut in itertools.islice(cuts, _TRIES):
+            if _keeps_ids(text, tokenizer, cut):
+                return cut
         low, high = high, high + limit
     return None
 
 
 def _candidates(text: str, low: int, high: int) -> Iterator[int]:
-    """The last cut of each kind in text[low:high], best first."""
-    for pattern in _CUTS:
-        cuts = [m.start() for m in pattern.finditer(text, low, high) if low < m.start() < len(text)]
-        # A mark belongs to the letter before it.
-        good = (c for c in reversed(cuts) if unicodedata.category(text[c])[0] != "M")
-        yield from itertools.islice(good, 1)
+    """Cuts in text[low:high], backwards: the last one of each kind in every block, best first."""
+    for end in range(high, low, -_BLOCK):
+        for pattern in _CUTS:
+            found = (match.start() for match in pattern.finditer(text, max(low, end - _BLOCK), end))
+            # A mark belongs to the letter before it.
+            cuts = [c for c in found if c < len(text) and unicodedata.category(text[c])[0] != "M"]
+            yield from cuts[-1:]
 
 
 def _keeps_ids(text: str, tokenizer: Tokenizer, cut: int) -> bool:

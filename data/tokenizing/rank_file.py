@@ -106,7 +106,7 @@ class RankFileTokenizer:
             import tiktoken
         except ImportError as error:
             raise UserError(
-                f"{origin} needs the package tiktoken: install it, or Podium with its extra 'tokenizers'"
+                f"{origin} needs the package tiktoken: install the extra 'tokenizers'"
             ) from error
         encoding = ENCODINGS[found]
         self._name, self._content, self._run = found, content, encoding.run
