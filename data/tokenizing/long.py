@@ -27,12 +27,14 @@ _TRIES = 16  # cuts tried before the part grows
 
 # Where to cut, best first. No pattern that cuts text into words has a piece that goes on over a
 # space, or over the end of a word into a mark: a piece that has come so far ends there, wherever it
-# began, so that what lies before the cut cannot shift what comes after it.
+# began, so that what lies before the cut cannot shift what comes after it. What a pattern makes of
+# white space depends on what follows the whole run, so a run is not cut, nor cut off, unless it is
+# one line end.
 _CUTS = (
     re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"),  # between two words
     re.compile(r"(?<=\S)(?= )"),  # before a space
     re.compile(r"(?<=[^\W_])(?=[^\w'\u2019])"),  # after a word or number
-    re.compile(r"(?<=\n)(?=\S)"),  # between two lines
+    re.compile(r"(?:(?<=\S\n)|(?<=\S\r\n))(?=\S)"),  # between two lines
 )
 
 

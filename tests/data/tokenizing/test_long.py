@@ -96,6 +96,14 @@ def test_documents_in_one_call(kind: str) -> None:
     assert long.encode_documents(tokenizer, []) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_white_space_longer_than_the_window(kind: str) -> None:
+    """What a pattern makes of a run depends on its far ends."""
+    for run in ("\n" * 3001, " " + "\n" * 3001, "\n" * 3000 + "\t", " " * 2999, "\r\n" * 2001):
+        for after in ("word ", "é", "7", "., ", "'s "):
+            same_ids(of_kind(kind), ("word" + run + after) * 3, 2000)
+
+
 def test_parts_are_about_as_long_as_asked() -> None:
     parts = list(long.pieces("".join(CORPUS) * 3, of_kind("bpe"), 10_000))
     assert all(9000 < len(part) <= 10_000 for part in parts[:-1])
