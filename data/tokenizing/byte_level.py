@@ -63,8 +63,8 @@ class ByteLevelTokenizer:
         self.special_ids = frozenset(i for i, token in enumerate(self._tokens) if not token)
         self.token_bytes = np.array([len(token) for token in self._tokens], np.int32)
         # Added tokens can take the white space around them: each is tried.
-        words = " ".join(token.content for i, token in added.items() if i not in specials)
-        lossless.check(self.encode_batch, self._tokens, "", origin, (words,))
+        words = [f" {token.content} " for i, token in added.items() if i not in specials]
+        lossless.check(self.encode_batch, self._tokens, "", origin, words)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)

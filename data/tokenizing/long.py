@@ -4,6 +4,10 @@ A tokenizer needs tens of bytes of memory for each byte of a text, and one threa
 text is cut at places where tokenizers end a token whatever comes before and after, and the
 tokenizer itself is asked about each: it has to give a window around the cut the ids that it gives
 the window's two halves. Text that offers no such place (one word of a megabyte) stays whole.
+
+One kind has ids that depend on how long a text is: a SentencePiece Unigram model adds up scores in
+float32 from the beginning of the text, so that far into a long one about a token in a million falls
+to another split that is as likely. There the ids of the parts are what counts.
 """
 
 import itertools
@@ -23,12 +27,14 @@ _TRIES = 16  # cuts tried before the part grows
 
 # Where to cut, best first. No pattern that cuts text into words has a piece that goes on over a
 # space, or over the end of a word into a mark: a piece that has come so far ends there, wherever it
-# began, so that what lies before the cut cannot shift what comes after it.
+# began, so that what lies before the cut cannot shift what comes after it. What a pattern makes of
+# white space depends on what follows the whole run, so a run is not cut, nor cut off, unless it is
+# one line end.
 _CUTS = (
     re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])"),  # between two words
     re.compile(r"(?<=\S)(?= )"),  # before a space
     re.compile(r"(?<=[^\W_])(?=[^\w'\u2019])"),  # after a word or number
-    re.compile(r"(?<=\n)(?=\S)"),  # between two lines
+    re.compile(r"(?:(?<=\S\n)|(?<=\S\r\n))(?=\S)"),  # between two lines
 )
 
 
@@ -89,27 +95,22 @@ def _find_cut(text: str, tokenizer: Tokenizer, start: int, limit: int) -> int | 
     """The end of a part from `start` on, about `limit` long; None if the rest stays whole."""
     low, high = start + max(limit // 2, 1), start + limit
     while low < len(text):
-        tries = 0
-        for end in range(min(high, len(text)), low, -_BLOCK):
-            for cut in _candidates(text, max(low, end - _BLOCK), end):
-                tries += 1
-                if _keeps_ids(text, tokenizer, cut):
-                    return cut
-                if tries == _TRIES:
-                    break
-            if tries == _TRIES:
-                break
+        cuts = _candidates(text, low, min(high, len(text)))
+        for cut in itertools.islice(cuts, _TRIES):
+            if _keeps_ids(text, tokenizer, cut):
+                return cut
         low, high = high, high + limit
     return None
 
 
 def _candidates(text: str, low: int, high: int) -> Iterator[int]:
-    """The last cut of each kind in text[low:high], best first."""
-    for pattern in _CUTS:
-        cuts = [m.start() for m in pattern.finditer(text, low, high) if low < m.start() < len(text)]
-        # A mark belongs to the letter before it.
-        good = (c for c in reversed(cuts) if unicodedata.category(text[c])[0] != "M")
-        yield from itertools.islice(good, 1)
+    """Cuts in text[low:high], backwards: the last one of each kind in every block, best first."""
+    for end in range(high, low, -_BLOCK):
+        for pattern in _CUTS:
+            found = (match.start() for match in pattern.finditer(text, max(low, end - _BLOCK), end))
+            # A mark belongs to the letter before it.
+            cuts = [c for c in found if c < len(text) and unicodedata.category(text[c])[0] != "M"]
+            yield from cuts[-1:]
 
 
 def _keeps_ids(text: str, tokenizer: Tokenizer, cut: int) -> bool:

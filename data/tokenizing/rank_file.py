@@ -8,6 +8,7 @@ import base64
 import binascii
 import concurrent.futures
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,19 +26,24 @@ FORMAT = "podium-tiktoken"  # the "type" of the file that `save` writes
 _WORTH_THREADS = 1 << 14  # characters
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?(\n|$)")
 
-# Possessive forms of the published patterns: the same pieces, and no stack that long runs overflow.
+# The published patterns, with two additions that change no piece: possessive repetitions, and a
+# white-space run at the end matched at once (`\s++$`), which would overflow the library's stack.
 _R50K = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-_CL100K = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
-    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-)
+_WORDS = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+_CL100K = _WORDS + r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+_LLAMA3 = _WORDS + r"|\s*[\r\n]+|\s++$|\s+(?!\S)|\s"
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _O200K = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+{_ENDINGS}"
     rf"|[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*{_ENDINGS}"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s++$|\s+(?!\S)|\s"
 )
+# Longer runs before a word overflow it too: `_encode` cuts around them. The runs are of any white
+# space, or of what follows the last line end in it, which ends a piece.
+_OVERFLOW = 500_000
+_ANY_RUN = re.compile(rf"[^\S\x1c-\x1f]{{{_OVERFLOW},}}(?=[\S\x1c-\x1f])")
+_LINE_RUN = re.compile(rf"[^\S\r\n\x1c-\x1f]{{{_OVERFLOW},}}(?=[\S\x1c-\x1f])")
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,24 @@ class Encoding:
     Attributes:
       ranks: how many a published file has.
       pattern: cuts text before bytes merge within the pieces.
+      run: white space that ends at a word and may overflow the library.
       bos, eos: their ids, counted from the number of ranks.
       extra: ids beyond the ranks, gaps included.
     """
 
     ranks: int
     pattern: str
+    run: re.Pattern[str]
     bos: int
     eos: int
     extra: int
 
 
 ENCODINGS = {
-    "r50k_base": Encoding(50256, _R50K, bos=0, eos=0, extra=1),
-    "cl100k_base": Encoding(100256, _CL100K, bos=1, eos=1, extra=21),
-    "o200k_base": Encoding(199998, _O200K, bos=1, eos=1, extra=21),
-    "llama3": Encoding(128000, _CL100K, bos=0, eos=1, extra=256),
+    "r50k_base": Encoding(50256, _R50K, _ANY_RUN, bos=0, eos=0, extra=1),
+    "cl100k_base": Encoding(100256, _CL100K, _LINE_RUN, bos=1, eos=1, extra=21),
+    "o200k_base": Encoding(199998, _O200K, _LINE_RUN, bos=1, eos=1, extra=21),
+    "llama3": Encoding(128000, _LLAMA3, _LINE_RUN, bos=0, eos=1, extra=256),
 }
 
 
@@ -101,7 +109,7 @@ class RankFileTokenizer:
                 f"{origin} needs the package tiktoken: install the extra 'tokenizers'"
             ) from error
         encoding = ENCODINGS[found]
-        self._name, self._content = found, content
+        self._name, self._content, self._run = found, content, encoding.run
         self.vocab_size = len(ranks) + encoding.extra
         self.bos_id, self.eos_id = len(ranks) + encoding.bos, len(ranks) + encoding.eos
         self._tokens = [*sorted(ranks, key=ranks.__getitem__), *[b""] * encoding.extra]
@@ -126,6 +134,14 @@ class RankFileTokenizer:
         return self.encode_batch(texts)
 
     def _encode(self, text: str) -> np.ndarray:
+        cuts = [0]
+        if len(text) > _OVERFLOW:
+            for run in self._run.finditer(text):
+                cuts += [run.start(), run.end() - 1]  # the last one goes with the word
+        parts = (text[a:b] for a, b in itertools.pairwise([*cuts, len(text)]))
+        return np.concatenate([self._ids(part) for part in parts])
+
+    def _ids(self, text: str) -> np.ndarray:
         return np.array(self._library.encode_ordinary(text), np.uint32)
 
     def token(self, token_id: int) -> bytes:

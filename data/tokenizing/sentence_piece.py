@@ -116,7 +116,9 @@ def _parse(model: bytes, origin: str) -> tuple[Any, Any]:
             f"{origin} needs the package sentencepiece: install the extra 'tokenizers'"
         ) from error
     try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
+        if not proto.pieces:
+            raise ValueError("no pieces")
         sentencepiece.SentencePieceProcessor(model_proto=model)
     except Exception as error:
         raise UserError(

@@ -22,7 +22,7 @@ _PIECES = (
     r"|(?:\r?\n[ \t]*)+"
     r"|\s+(?!\S)|\s+"
 )
-# Longer texts are learnt from in parts of so many characters: the trainer needs some 50 bytes for
+# Longer texts are learnt from in parts of so many characters: the trainer needs some 90 bytes for
 # each character of a text, and the word at a cut hardly counts.
 _PART = 1 << 20
 _SCORE_DIGITS = 4
@@ -57,7 +57,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> ByteLevelTokenizer:
         show_progress=False,
     )
     content = json.loads(_train(models.Unigram(), trainer, texts))
-    content["model"]["vocab"] = _settle(content["model"]["vocab"])
+    content["model"]["vocab"] = _settle(content["model"]["vocab"], vocab_size)
     serialized = json.dumps(content, ensure_ascii=False)
     return ByteLevelTokenizer(serialized, "the trained tokenizer")
 
@@ -89,7 +89,7 @@ def _parts(texts: Iterable[str]) -> Iterator[str]:
             yield text[start : start + _PART]
 
 
-def _settle(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+def _settle(pieces: list[tuple[str, float]], vocab_size: int) -> list[tuple[str, float]]:
     """Takes out of a Unigram vocabulary what differs from run to run.
 
     The trainer sums over its words in an order that changes with the process, so scores differ in
@@ -104,4 +104,7 @@ def _settle(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
         return round(least if len(piece) == 1 and score < made_up else score, _SCORE_DIGITS)
 
     scored = [(piece, settled(piece, score)) for piece, score in learnt]
-    return [(BOS, 0.0), (EOS, 0.0), *sorted(scored, key=lambda item: (-item[1], item[0]))]
+    # Bytes come first to be kept: there may be more pieces than were asked for.
+    scored.sort(key=lambda item: (len(item[0]) > 1, -item[1], item[0]))
+    kept = sorted(scored[: vocab_size - 2], key=lambda item: (-item[1], item[0]))
+    return [(BOS, 0.0), (EOS, 0.0), *kept]

@@ -1,11 +1,14 @@
 """A small tokenizer of every kind, and texts that are hard for them."""
 
+import argparse
 import base64
 import functools
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from hypothesis import strategies as st
@@ -22,6 +25,8 @@ CORPUS = [
     f"    שלום עולם {i * 977}   👩‍💻👩‍💻 e\u0301te\u0301; HELLO hello Hello\u3000\n"
     for i in range(60)
 ]
+
+TRAINING = [*CORPUS, Path(argparse.__file__).read_text(encoding="utf-8")]
 
 HARD = [
     "",
@@ -48,7 +53,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.lists(
 ).map("".join)
 
 
-def gpt2_pair(folder: Path, texts: list[str] = CORPUS, vocab_size: int = 700) -> dict[bytes, int]:
+def gpt2_pair(
+    folder: Path, texts: list[str] = TRAINING, vocab_size: int = 1500
+) -> dict[bytes, int]:
     """Writes a pair of GPT-2's form; returns the rank of each token's bytes."""
     model = json.loads(T.train_bpe(texts, vocab_size)._serialized)["model"]
     tokens = [*byte_characters(), *("".join(pair) for pair in model["merges"])]
@@ -66,18 +73,18 @@ def rank_file(ranks: dict[bytes, int]) -> bytes:
     return "".join(lines).encode()
 
 
-def sentence_piece(**options: object) -> bytes:
+def sentence_piece(**options: Any) -> bytes:
     """A model that loses nothing, unless `options` of the trainer say otherwise."""
-    lossless = dict(
+    lossless: dict[str, Any] = dict(
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False
     )
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([line for text in CORPUS for line in text.splitlines()]),
+        sentence_iterator=iter([line for text in TRAINING for line in text.splitlines()]),
         model_writer=model,
         minloglevel=2,
         num_threads=1,
-        **dict(vocab_size=500, hard_vocab_limit=False, character_coverage=0.99)
+        **dict(vocab_size=1500, hard_vocab_limit=False, character_coverage=0.99)
         | lossless
         | options,
     )
@@ -96,10 +103,10 @@ def _gpt2() -> T.Tokenizer:
         return gpt2.load(Path(folder), gpt2.PAIRS[0])
 
 
-_MAKE = {
+_MAKE: dict[str, Callable[[], T.Tokenizer]] = {
     "byte": T.ByteTokenizer,
-    "bpe": lambda: T.train_bpe(CORPUS, 600),
-    "unigram": lambda: T.train_unigram(CORPUS, 600),
+    "bpe": lambda: T.train_bpe(TRAINING, 1500),
+    "unigram": lambda: T.train_unigram(TRAINING, 1500),
     "gpt2": _gpt2,
     "sentencepiece_unigram": lambda: SentencePieceTokenizer(sentence_piece(), "x"),
     "sentencepiece_bpe": lambda: SentencePieceTokenizer(
