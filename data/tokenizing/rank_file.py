@@ -106,7 +106,7 @@ class RankFileTokenizer:
             import tiktoken
         except ImportError as error:
             raise UserError(
-                f"{origin} needs the package tiktoken: install the extra 'tokenizers'"
+                f"{origin} needs the package tiktoken: `make setup TOKENIZERS=1`"
             ) from error
         encoding = ENCODINGS[found]
         self._name, self._content, self._run = found, content, encoding.run

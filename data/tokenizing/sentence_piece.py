@@ -113,7 +113,7 @@ def _parse(model: bytes, origin: str) -> tuple[Any, Any]:
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise UserError(
-            f"{origin} needs the package sentencepiece: install the extra 'tokenizers'"
+            f"{origin} needs the package sentencepiece: `make setup TOKENIZERS=1`"
         ) from error
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ class Setup:
         return installed
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        inherited = {k: v for k, v in os.environ.items() if k not in ("EXTRA", "GCS", "PYTHON")}
+        inherited = {k: v for k, v in os.environ.items() if k not in ("EXTRA", "GCS", "PYTHON", "TOKENIZERS")}
         return subprocess.run(
             ["sh", "requirements/setup.sh", *arguments],
             cwd=self.folder,
