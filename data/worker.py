@@ -1,6 +1,6 @@
 """A process that makes chunks of shards: `python -m data.worker`, started by data/workers.py.
 
-It reads pickles from standard input (first the recipe, then a shard at a time with its number) and
+It reads pickles, which its own parent made and nothing else, from standard input (first the recipe, then a shard at a time with its number) and
 writes pickles to standard output. When the process that started it is gone, so is its input, and
 it ends. It is no fork and imports no JAX: it starts quickly, and takes little memory.
 """
