@@ -1,8 +1,9 @@
 """A process that makes chunks of shards: `python -m data.worker`, started by data/workers.py.
 
-It reads pickles, which its own parent made and nothing else, from standard input (first the recipe, then a shard at a time with its number) and
-writes pickles to standard output. When the process that started it is gone, so is its input, and
-it ends. It is no fork and imports no JAX: it starts quickly, and takes little memory.
+It reads pickles from standard input (the recipe, then a shard at a time with its number) and writes
+pickles to standard output; its own parent makes the ones and reads the others. When that process is
+gone, so is the input, and it ends. It is no fork and imports no JAX: it starts quickly, and takes
+little memory.
 """
 
 import os
