@@ -25,7 +25,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "data": {
         FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
-        "tokenizer_vocab_size packing seed",
+        "tokenizer_vocab_size filters packing seed",
         AHEAD: "mixture stages skip",
         FREE: "eval_split data_dir processes max_epochs mixture.*.eval_split mixture.*.data_dir",
     },

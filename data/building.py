@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data import cache, chunks, store, workers
-from data.chunks import Recipe, Written
+from data.chunks import Recipe, Tools, Written
 from data.documents import Progress, Shard
+from data.filters import OFF, Duplicates, FilterConfig
 from data.store import FILE_TOKENS, TokenStore
 from data.tokenizer import Tokenizer
 from data.waiting import steadily
@@ -36,6 +37,8 @@ def build(
     about: Mapping[str, Any],
     progress: Progress = lambda what, done, total: None,
     processes: int = 0,
+    filters: FilterConfig = OFF,
+    overlaps: Path | None = None,
 ) -> TokenStore:
     """Tokenizes the documents of `shards` into a store at `path`, and opens it.
 
@@ -46,6 +49,7 @@ def build(
       about: recorded in the manifest beside what is counted here.
       progress: called every few seconds, from this thread.
       processes: at most; 0 is one for each core.
+      filters, overlaps: see Recipe (data/chunks.py).
 
     Raises:
       UserError: there are no documents, one cannot be read, the tokenizer loses text, or the disk
@@ -56,15 +60,16 @@ def build(
     total = max(sum(shard.size for shard in shards), 1)
     with cache.full_disk_told(path.parent):
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(folder, folder / _TOKENIZER)
+        recipe = Recipe(folder, folder / _TOKENIZER, filters, overlaps)
+        tools = chunks.Tools(recipe, tokenizer)  # says at once which package is missing
         _save_tokenizer(tokenizer, recipe.tokenizer)
         processes = min(processes or os.cpu_count() or 1, len(shards), 1 + total // _WORTH)
 
         def told(read: dict[int, int]) -> None:
             progress(f"{what}: MB", sum(read.values()) >> 20, total >> 20)
 
-        _make_chunks(recipe, tokenizer, shards, processes, told)
-    _join(path, folder, len(shards), tokenizer, about, progress)
+        _make_chunks(recipe, tools, shards, processes, told)
+    _join(path, folder, len(shards), tools, about, progress)
     shutil.rmtree(folder, ignore_errors=True)
     return TokenStore(path)
 
@@ -77,7 +82,7 @@ def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
 
 def _make_chunks(
     recipe: Recipe,
-    tokenizer: Tokenizer,
+    tools: Tools,
     shards: Sequence[Shard],
     processes: int,
     progress: Callable[[dict[int, int]], None],
@@ -89,7 +94,7 @@ def _make_chunks(
         return
     read: dict[int, int] = {}
     for number, shard in enumerate(shards):
-        writing = chunks.write(recipe, tokenizer, number, shard)
+        writing = chunks.write(recipe, tools, number, shard)
         while True:
             tick = functools.partial(progress, read)
             now = steadily(functools.partial(next, writing, None), tick)
@@ -123,17 +128,17 @@ def _join(
     path: Path,
     folder: Path,
     shards: int,
-    tokenizer: Tokenizer,
+    tools: Tools,
     about: Mapping[str, Any],
     progress: Progress,
 ) -> None:
     """Makes the store of all chunks."""
-    counts: Counter[str] = Counter()
+    tokenizer = tools.tokenizer
+    kept, counts = _kept(folder, shards, tools.duplicates)
     n = n_tokens = 0
-    for chunk in _chunks(folder, shards):
+    for chunk, stays in zip(_chunks(folder, shards), kept, strict=True):
         counts.update(chunk.counts)
-        lengths = chunk.array("token")
-        n, n_tokens = n + lengths.size, n_tokens + int(lengths.sum())
+        n, n_tokens = n + int(stays.sum()), n_tokens + int(chunk.array("token")[stays].sum())
     if n == 0:
         where = ", ".join(f"{key} {about[key]!r}" for key in ("dataset", "split") if key in about)
         read = counts["documents read"]
@@ -152,13 +157,13 @@ def _join(
             column[0] = 0
         done = 0
         with _TokenFiles(building) as tokens, (building / "ids.bin").open("wb") as ids:
-            for chunk in _chunks(folder, shards):
-                tokens.write(chunk.array("tokens"))
-                ids.write(chunk.array("ids").tobytes())
-                size = chunk.array("token").size
+            for chunk, stays in zip(_chunks(folder, shards), kept, strict=True):
+                tokens.write(_of_some(chunk.array("tokens"), chunk.array("token"), stays))
+                ids.write(_of_some(chunk.array("ids"), chunk.array("id"), stays).tobytes())
+                size = int(stays.sum())
                 for name, column in ends.items():
                     end = column[done : done + size + 1]
-                    end[1:] = end[0] + np.cumsum(chunk.array(name))
+                    end[1:] = end[0] + np.cumsum(chunk.array(name)[stays])
                 done += size
                 progress("writing the store: million tokens", tokens.count >> 20, n_tokens >> 20)
         n_bytes = int(ends["byte"][-1])
@@ -184,6 +189,30 @@ def _join(
 
         manifest = store.manifest(building, about, facts, digest)
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _kept(
+    folder: Path, shards: int, kinds: Sequence[Duplicates]
+) -> tuple[list[np.ndarray], Counter[str]]:
+    """Of each chunk, which documents are no copies of others; and how many were, by kind."""
+    kept = [np.ones(chunk.array("token").size, np.bool_) for chunk in _chunks(folder, shards)]
+    counts: Counter[str] = Counter()
+    for number, kind in enumerate(kinds):
+        signatures = (
+            chunk.array(f"signature{number}")[stays]
+            for chunk, stays in zip(_chunks(folder, shards), kept, strict=True)
+            if stays.size
+        )
+        some = [stays for stays in kept if stays.size]
+        for stays, copies in zip(some, kind.find(signatures), strict=True):
+            stays[np.flatnonzero(stays)[copies]] = False
+            counts[f"dropped: {kind.name}"] += int(copies.sum())
+    return kept, counts
+
+
+def _of_some(values: np.ndarray, lengths: np.ndarray, stays: np.ndarray) -> np.ndarray:
+    """The values of those documents that stay, from the values of all."""
+    return values if stays.all() else values[np.repeat(stays, lengths)]
 
 
 class _TokenFiles:

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from data import filters
+from data import tokenizer as tokenizers
 from data.documents import Document, Shard
+from data.filters.config import OFF, FilterConfig
 from data.tokenizer import Tokenizer
 from data.tokenizing.long import encode_documents, encode_long
 from errors import UserError
@@ -37,10 +40,28 @@ class Recipe:
     Attributes:
       folder: where chunks are written.
       tokenizer: the file that it is loaded from.
+      filters: what is left out, or changed.
+      overlaps: see filters.make.
     """
 
     folder: Path
     tokenizer: Path
+    filters: FilterConfig = OFF
+    overlaps: Path | None = None
+
+
+class Tools:
+    """What a recipe needs, loaded once in a process.
+
+    Args:
+      recipe: what is to be done.
+      tokenizer: that of the recipe, where it is loaded already.
+    """
+
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer | None = None) -> None:
+        self.tokenizer = tokenizer or tokenizers.load(recipe.tokenizer)
+        self.filters = filters.make(recipe.filters, recipe.overlaps)
+        self.duplicates = filters.make_duplicates(recipe.filters)
 
 
 @dataclass
@@ -50,6 +71,7 @@ class Chunk:
     Attributes:
       tokens: of the documents one after the other, each BOS ... EOS, in parts of any size.
       lengths, text_bytes, ids: of a document each.
+      signatures: of a document each, for every kind of duplicates.
       counts: what was seen, and what happened to it, by name.
       next: number in the shard of the document after the last.
       read: how much of the shard's size has been read.
@@ -60,6 +82,7 @@ class Chunk:
     lengths: list[int] = field(default_factory=list)
     text_bytes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    signatures: list[list[bytes]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     next: int = 0
     read: int = 0
@@ -115,7 +138,7 @@ def written(folder: Path, shard: int) -> tuple[int, Written | None]:
     return count, last
 
 
-def write(recipe: Recipe, tokenizer: Tokenizer, number: int, shard: Shard) -> Iterator[int]:
+def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[int]:
     """Writes the chunks of a shard that are not there yet.
 
     Yields:
@@ -125,7 +148,7 @@ def write(recipe: Recipe, tokenizer: Tokenizer, number: int, shard: Shard) -> It
       UserError: a document cannot be read, or the tokenizer loses text of one.
     """
     count, last = written(recipe.folder, number)
-    chunk = Chunk()
+    chunk = _empty(tools)
     if last is not None:
         last.close()
         chunk.next, chunk.read = last.next, last.read
@@ -133,12 +156,12 @@ def write(recipe: Recipe, tokenizer: Tokenizer, number: int, shard: Shard) -> It
             yield shard.size
             return
     for batch, read in _batches(shard.documents(chunk.next)):
-        _add(chunk, batch, tokenizer)
+        _add(chunk, batch, tools)
         chunk.read = read
         if sum(chunk.text_bytes) >= CHUNK:
             _save(chunk, path_of(recipe.folder, number, count))
             count += 1
-            chunk = Chunk(next=chunk.next, read=read)
+            chunk = _empty(tools, chunk.next, read)
         yield read
     chunk.last = True
     _save(chunk, path_of(recipe.folder, number, count))
@@ -159,11 +182,30 @@ def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[D
         yield batch, read
 
 
-def _add(chunk: Chunk, batch: Sequence[Document], tokenizer: Tokenizer) -> None:
+def _empty(tools: Tools, following: int = 0, read: int = 0) -> Chunk:
+    return Chunk(signatures=[[] for _ in tools.duplicates], next=following, read=read)
+
+
+def _filtered(batch: Sequence[Document], tools: Tools, counts: Counter[str]) -> list[Document]:
+    """What the filters leave of documents."""
+    kept = []
+    for document in batch:
+        left: Document | None = document
+        for one in tools.filters:
+            left = one(left, counts) if left is not None else None
+        if left is not None:
+            kept.append(left)
+    return kept
+
+
+def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> None:
     """Tokenizes documents into a chunk."""
     chunk.next += len(batch)
     chunk.counts["documents read"] += len(batch)
     chunk.counts["invalid bytes"] += sum(document.invalid for document in batch)
+    batch, tokenizer = _filtered(batch, tools, chunk.counts), tools.tokenizer
+    for kind, signatures in zip(tools.duplicates, chunk.signatures, strict=True):
+        signatures += [kind.signature(document.text) for document in batch]
     dtype = token_dtype(tokenizer)
     bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
     for document, ids in zip(batch, _encode(batch, tokenizer, dtype), strict=True):
@@ -241,6 +283,11 @@ def _save(chunk: Chunk, path: Path) -> None:
                 byte=np.array(chunk.text_bytes, np.int64),
                 id=np.array([len(name) for name in ids], np.int64),
                 ids=np.frombuffer(b"".join(ids), np.uint8),
+                **{
+                    f"signature{i}": np.frombuffer(b"".join(some), np.uint8).reshape(len(ids), -1)
+                    for i, some in enumerate(chunk.signatures)
+                    if ids
+                },
             )
         os.replace(partial, path)
     except BaseException:

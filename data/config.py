@@ -6,6 +6,7 @@ from typing import Literal
 
 from data import sources
 from data.documents import NO_SPLIT
+from data.filters.config import OFF, FilterConfig
 
 Packing = Literal["concatenate", "best_fit"]
 InvalidUtf8 = Literal["refuse", "replace"]
@@ -91,6 +92,7 @@ class DataConfig:
       mixture: corpora by name, instead of the one that `source` names.
       stages: changes of weights, length and batch size in the course of the run, by name.
       packing: how documents become rows: "concatenate" or "best_fit" (data/packing).
+      filters: what is left out of the train splits, or masked in them.
       max_epochs: a corpus that is to be seen more often than this is named before the run starts.
       skip: rows that are not learnt from: "1200" (a step), "1205:3" or "1205:3-5" (rows of one).
       seed: orders the rows of each epoch; 0 <= seed < 2**63.
@@ -112,6 +114,7 @@ class DataConfig:
     tokenizer_vocab_size: int = 4096
     mixture: Mapping[str, CorpusConfig] = field(default_factory=dict)
     stages: Mapping[str, StageConfig] = field(default_factory=dict)
+    filters: FilterConfig = OFF
     packing: Packing = "concatenate"
     max_epochs: float = 4.0
     skip: tuple[str, ...] = ()

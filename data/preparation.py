@@ -7,17 +7,19 @@ one process prepare, then the others, which find everything done (or build their
 system of their own).
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data import baselines, building, cache, plan, sources, store
+from data import baselines, building, cache, filters, plan, sources, store
 from data import tokenizer as tokenizers
 from data.config import Corpus, DataConfig
 from data.documents import NO_SPLIT, Progress, Shard, Source
+from data.filters import OFF, FilterConfig, overlap
 from data.plan import Plan
 from data.store import TokenStore
 from data.tokenizer import Tokenizer
@@ -133,11 +135,13 @@ def prepare(
     found = [_Found(corpus, progress) for corpus in config.corpora()]
     tokenizer = _tokenizer(config, found, progress)
     check(tokenizer)
+    filtered = _filtered(config.filters, found)
     if rebuild:
         for one in found:
-            for split in (one.corpus.train_split, one.corpus.eval_split):
-                cache.remove(_address(one, split, tokenizer))
-    return Prepared(tokenizer, tuple(_prepared(config, one, tokenizer, progress) for one in found))
+            cache.remove(_address(one, one.corpus.train_split, tokenizer, filtered))
+            cache.remove(_address(one, one.corpus.eval_split, tokenizer))
+    prepared = [_prepared(config, one, tokenizer, filtered, progress) for one in found]
+    return Prepared(tokenizer, tuple(prepared))
 
 
 def prepare_split(
@@ -187,11 +191,62 @@ class _Found:
         }
 
 
+class _Filtered(NamedTuple):
+    """How the train splits are filtered.
+
+    Attributes:
+      config: the filters.
+      identity: of what they do; "" where they do nothing.
+      overlaps: makes the file of what is evaluated on, or finds it.
+    """
+
+    config: FilterConfig
+    identity: str
+    overlaps: Callable[[], Path | None]
+
+
+_UNFILTERED = _Filtered(OFF, "", lambda: None)
+
+
+def _filtered(config: FilterConfig, found: Sequence[_Found]) -> _Filtered:
+    identity = filters.identity(config)
+    if not config.decontaminate:
+        return _Filtered(config, identity, lambda: None)
+    evaluated = [one for one in found if one.corpus.eval_split != NO_SPLIT]
+    splits = [one.key(one.corpus.eval_split) for one in evaluated]
+    name = cache.key(
+        n=config.decontaminate,
+        splits=json.dumps(splits, sort_keys=True),
+        version=filters.VERSION,
+    )
+
+    def overlaps() -> Path:
+        directory = cache.root() / "overlaps" / name
+        if not cache.has(directory):
+            texts = (
+                document.text
+                for one in evaluated
+                for shard in one.shards(one.corpus.eval_split)
+                for document, _ in shard.documents()
+            )
+            tick = functools.partial(found[0].progress, "reading what is evaluated on", 0, 1)
+            with cache.publish(directory) as folder:
+                save = functools.partial(overlap.save, texts, config.decontaminate)
+                steadily(functools.partial(save, folder / "ngrams.npy"), tick)
+        return directory / "ngrams.npy"
+
+    return _Filtered(config, f"{identity}-{name}", overlaps)
+
+
 def _prepared(
-    config: DataConfig, found: _Found, tokenizer: Tokenizer, progress: Progress
+    config: DataConfig,
+    found: _Found,
+    tokenizer: Tokenizer,
+    filtered: _Filtered,
+    progress: Progress,
 ) -> PreparedCorpus:
     corpus = found.corpus
-    train = _token_store(config, found, corpus.train_split, tokenizer)
+    train = _token_store(config, found, corpus.train_split, tokenizer, filtered)
     evaluation = gzip = None
     if corpus.eval_split != NO_SPLIT:
         evaluation = _token_store(config, found, corpus.eval_split, tokenizer)
@@ -208,8 +263,14 @@ def _prepared(
     )
 
 
-def _token_store(config: DataConfig, found: _Found, split: str, tokenizer: Tokenizer) -> TokenStore:
-    path = _address(found, split, tokenizer)
+def _token_store(
+    config: DataConfig,
+    found: _Found,
+    split: str,
+    tokenizer: Tokenizer,
+    filtered: _Filtered = _UNFILTERED,
+) -> TokenStore:
+    path = _address(found, split, tokenizer, filtered)
     if cache.has(path):
         return TokenStore(path)
     about = {
@@ -218,11 +279,23 @@ def _token_store(config: DataConfig, found: _Found, split: str, tokenizer: Token
         "split": split,
     }
     shards = found.shards(split)
-    return building.build(path, shards, tokenizer, about, found.progress, config.processes)
+    return building.build(
+        path,
+        shards,
+        tokenizer,
+        about,
+        found.progress,
+        config.processes,
+        filtered.config,
+        filtered.overlaps(),
+    )
 
 
-def _address(found: _Found, split: str, tokenizer: Tokenizer) -> Path:
-    return store.address(**found.key(split), tokenizer=tokenizer.fingerprint)
+def _address(
+    found: _Found, split: str, tokenizer: Tokenizer, filtered: _Filtered = _UNFILTERED
+) -> Path:
+    parts = found.key(split) | {"tokenizer": tokenizer.fingerprint, "filters": filtered.identity}
+    return store.address(**parts)
 
 
 def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:

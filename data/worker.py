@@ -13,7 +13,6 @@ import sys
 from typing import Any
 
 from data import chunks
-from data import tokenizer as tokenizers
 from errors import UserError
 
 
@@ -29,10 +28,10 @@ def main() -> None:
 
     try:
         recipe: chunks.Recipe = pickle.load(tasks)
-        tokenizer = tokenizers.load(recipe.tokenizer)
+        tools = chunks.Tools(recipe)
         while True:
             number, shard = pickle.load(tasks)
-            for read in chunks.write(recipe, tokenizer, number, shard):
+            for read in chunks.write(recipe, tools, number, shard):
                 answer("read", read)
             answer("done", None)
     except (BrokenPipeError, EOFError):

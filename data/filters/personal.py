@@ -1,0 +1,68 @@
+"""Personal data becomes marks, as presidio's recognizers find it.
+
+Each recognizer works by patterns and check sums; spaCy, which presidio brings, is given no model,
+and nothing is downloaded: the list of domain suffixes is the one that comes with its package.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data.documents import Document
+from data.filters import packages
+from data.filters.config import FilterConfig
+
+_KINDS = {  # our name: presidio's recognizer and entity
+    "email": ("EmailRecognizer", "EMAIL_ADDRESS"),
+    "phone": ("PhoneRecognizer", "PHONE_NUMBER"),
+    "card": ("CreditCardRecognizer", "CREDIT_CARD"),
+    "ip": ("IpRecognizer", "IP_ADDRESS"),
+    "iban": ("IbanRecognizer", "IBAN_CODE"),
+}
+_LEAST_SCORE = 0.35
+
+
+def make(config: FilterConfig, overlaps: Path | None) -> "Personal | None":
+    """The filter, if it is on.
+
+    Raises:
+      UserError: presidio is not there.
+    """
+    return Personal(config.mask) if config.mask else None
+
+
+class Personal:
+    """The filter.
+
+    Args:
+      kinds: of personal data, of `config.MASKS`.
+    """
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        recognizers = packages.needed("presidio_analyzer.predefined_recognizers", "mask")
+        tldextract = packages.needed("tldextract", "mask")
+        own = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+        setattr(tldextract, "extract", own)  # noqa: B010 - what the recognizer of addresses calls
+        self._recognizers: list[tuple[str, str, Any]] = []
+        for kind in kinds:
+            name, entity = _KINDS[kind]
+            self._recognizers.append((kind, entity, getattr(recognizers, name)()))
+
+    def __call__(self, document: Document, counts: Counter[str]) -> Document | None:
+        found = [
+            (result.start, -result.end, kind)
+            for kind, entity, recognizer in self._recognizers
+            for result in recognizer.analyze(document.text, [entity], None)
+            if result.score >= _LEAST_SCORE
+        ]
+        if not found:
+            return document
+        parts: list[str] = []
+        at = 0
+        for start, minus_end, kind in sorted(found):  # the longest of those that begin together
+            if start < at:  # within another
+                continue
+            parts += [document.text[at:start], f"<{kind.upper()}>"]
+            counts[f"masked: {kind}"] += 1
+            at = -minus_end
+        return document._replace(text="".join([*parts, document.text[at:]]))
