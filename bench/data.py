@@ -28,12 +28,13 @@ from absl import app, flags
 
 from data import building, plan, sources
 from data import tokenizer as tokenizers
-from data.config import DataConfig, Packing
-from data.documents import Document, Shard
+from data.config import Corpus, Packing
+from data.documents import NO_SPLIT, Document, Shard
 from data.mixture import Mixture
 from data.stages import Stage
 from data.store import TokenStore
-from data.stream import Corpus, Stream
+from data.stream import Corpus as Streamed
+from data.stream import Stream
 from data.tokenizer import Tokenizer
 from reporting.environment import describe
 
@@ -71,8 +72,7 @@ class _Short:
 
 def main(argv: list[str]) -> None:
     del argv
-    config = DataConfig(SOURCE.value, _LENGTH, SPLIT.value, SPLIT.value)
-    (corpus,) = config.corpora()
+    corpus = Corpus("text", 1.0, SOURCE.value, SPLIT.value, NO_SPLIT, "text", "", "refuse")
     shards = sources.find(SOURCE.value, corpus, lambda *told: None).shards(SPLIT.value)
     result: dict[str, Any] = {"source": SOURCE.value, "environment": describe()}
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +202,7 @@ def batches(store: TokenStore, title: str, result: dict[str, Any]) -> None:
     for packing in get_args(Packing):
         made = plan.make(store, _LENGTH, packing)
         stage = Stage(0, _LENGTH, _ROWS, Mixture([1.0]))
-        stream = Stream([Corpus("text", store, made)], [stage], 0, {})
+        stream = Stream([Streamed("text", store, made)], [stage], 0, {})
         sides[f"podium, {packing} ({made.waste:.3%} padding)"] = functools.partial(_steps, stream)
     windows = grain.MapDataset.source(_Windows(store)).shuffle(seed=0).repeat().batch(_ROWS)
     sides["grain, windows of a MapDataset"] = lambda: map(windows.__getitem__, range(sys.maxsize))

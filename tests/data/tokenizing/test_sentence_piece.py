@@ -84,5 +84,7 @@ def test_the_extra_that_is_missing_is_named(
 ) -> None:
     (tmp_path / "m.model").write_bytes(b"any")
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(UserError, match=r"needs the package sentencepiece: `make setup TOKENIZERS=1`\Z"):
+    with pytest.raises(
+        UserError, match=r"needs the package sentencepiece: `make setup TOKENIZERS=1`\Z"
+    ):
         T.load(tmp_path / "m.model")
