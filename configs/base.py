@@ -1,8 +1,8 @@
 """What every config starts from: each section's defaults, as its dataclass states them.
 
 A run's file calls `base()` and sets what it wants to be different; `corpus()` and `stage()` make
-what goes into config.data.mixture and config.data.stages, by names of its choice. The keys and their meaning are
-those of ModelConfig (model/config.py), DataConfig (data/config.py), MeshConfig
+what goes into config.data.mixture and config.data.stages, by names of its choice. The keys and
+their meaning are those of ModelConfig (model/config.py), DataConfig (data/config.py), MeshConfig
 (sharding/config.py) and the rest of RunConfig (training/config.py).
 """
 

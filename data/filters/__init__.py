@@ -6,6 +6,7 @@ size, and those that are copies of an earlier one are not written into the store
 """
 
 import dataclasses
+import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -55,14 +56,14 @@ class Duplicates(Protocol):
         """
 
 
-# In this order: what is cheap and drops much comes first, and what changes text comes before what
-# looks at its words.
+# In this order: what is cheap and drops much comes first. Personal data is masked last: what is
+# evaluated on is not masked, and has to be found as it is written.
 _FILTERS: Sequence[Callable[[FilterConfig, Path | None], Filter | None]] = (
     c4.make,
     gopher.make,
     language.make,
-    personal.make,
     overlap.make,
+    personal.make,
 )
 
 
@@ -97,7 +98,25 @@ def identity(config: FilterConfig) -> str:
     """Names what the filters do; "" where all are off."""
     if config == OFF:
         return ""
-    return cache.key(config=repr(dataclasses.astuple(config)), version=VERSION)
+    packages = {
+        "py3langid": bool(config.languages),
+        "presidio-analyzer": bool(config.mask),
+        "phonenumbers": "phone" in config.mask,
+        "tldextract": "email" in config.mask,
+        "datasketch": bool(config.near_duplicates),
+    }
+    return cache.key(
+        config=repr(dataclasses.astuple(config)),
+        packages=repr([(name, _version(name)) for name, used in packages.items() if used]),
+        version=VERSION,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"  # what needs it says so
 
 
 VERSION = 1  # part of a filtered store's address: raise it when a filter changes

@@ -1,4 +1,5 @@
-"""The rules by which C4 was cleaned (Raffel et al. 2020, section 2.2), but for its list of words.
+"""Rules by which C4 was cleaned (Raffel et al. 2020, section 2.2): all but the list of bad words,
+the marks of citations, and sentences that are repeated over documents.
 
 Lines that do not end like a sentence, have under five words, or speak of JavaScript, cookies or
 terms of use go; a document goes if fewer than three sentences are left, or if it has a curly

@@ -24,7 +24,7 @@ class FilterConfig:
         document go (Brown et al. 2020 take 13); 0 is off.
       exact_duplicates: of documents with the same text only the first stays.
       near_duplicates: of documents whose 5-word shingles have this Jaccard similarity or more, as
-        MinHash estimates it, only the first stays; 0 is off.
+        MinHash estimates it, only the first stays: 0.5 to 0.98, or 0, which is off.
     """
 
     c4: bool = False
@@ -40,9 +40,15 @@ class FilterConfig:
         for kind in self.mask:
             if kind not in MASKS:
                 raise ValueError(f"mask has {kind!r}: choose of {', '.join(MASKS)}")
-        for name in ("language_probability", "near_duplicates"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1]")
+        if not 0 <= self.language_probability <= 1:
+            raise ValueError(
+                f"language_probability={self.language_probability}: must lie in [0, 1]"
+            )
+        if self.near_duplicates and not 0.5 <= self.near_duplicates <= 0.98:
+            raise ValueError(
+                f"near_duplicates={self.near_duplicates}: use 0.5 to 0.98, or 0 for none; "
+                "exact_duplicates finds those that are the same"
+            )
         if self.decontaminate < 0:
             raise ValueError(f"decontaminate={self.decontaminate}: must not be negative")
 

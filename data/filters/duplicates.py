@@ -1,6 +1,8 @@
 """Documents that are copies of an earlier one, to the letter or nearly."""
 
 import hashlib
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -9,6 +11,8 @@ from data.filters import packages
 
 _SHINGLE = 5  # words
 _PERMUTATIONS = 128
+_WORD = re.compile(r"\S+")
+_WORDS = 1 << 14  # at a time
 
 
 class Exact:
@@ -47,13 +51,18 @@ class Near:
         self._threshold = threshold
 
     def signature(self, text: str) -> bytes:
-        words = text.lower().split()
-        shingles = {
-            " ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1))
-        }
         sketch = self._empty()
-        sketch.update_batch([shingle.encode() for shingle in shingles])
-        return sketch.hashvalues.astype("<u4").tobytes()
+        found = (match[0].lower() for match in _WORD.finditer(text))
+        words = list(itertools.islice(found, _WORDS))
+        while True:
+            shingles = {
+                " ".join(words[i : i + _SHINGLE]) for i in range(max(1, len(words) - _SHINGLE + 1))
+            }
+            sketch.update_batch([shingle.encode() for shingle in shingles])
+            more = list(itertools.islice(found, _WORDS))
+            if not more:
+                return sketch.hashvalues.astype("<u4").tobytes()
+            words = [*words[len(words) - _SHINGLE + 1 :], *more]
 
     def find(self, signatures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         index = self._datasketch.MinHashLSH(threshold=self._threshold, num_perm=_PERMUTATIONS)

@@ -10,6 +10,7 @@ from data.filters.config import FilterConfig
 _STOP_WORDS = frozenset("the be to of and that have with".split())
 _BULLETS = ("\u2022", "\u2023", "\u25cf", "-", "*")
 _ELLIPSES = ("...", "\u2026")
+_MOST_WORDS = 100_000
 _TOP = {2: 0.20, 3: 0.18, 4: 0.16}  # characters in the commonest n-gram
 _REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}  # in all that come again
 
@@ -31,10 +32,10 @@ class Gopher:
 
 def broken(text: str) -> Iterator[str]:
     """The rules that a text breaks, in their order."""
-    words = text.split()
-    if not 50 <= len(words) <= 100_000:
+    words = text.split(maxsplit=_MOST_WORDS)  # a very long document is not cut up whole
+    if not 50 <= len(words) <= _MOST_WORDS:
         yield "words outside 50 to 100,000"
-    if not words:
+    if not words or len(words) > _MOST_WORDS:
         return
     if not 3 <= sum(map(len, words)) / len(words) <= 10:
         yield "mean word length outside 3 to 10"

@@ -5,9 +5,10 @@ that every process maps.
 """
 
 import hashlib
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from data.documents import Document
 from data.filters.config import FilterConfig
 
 _WORD = re.compile(r"[^\W_]+")
+_WORDS = 1 << 16  # at a time
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 / golden ratio
 
 
@@ -29,7 +31,7 @@ def make(config: FilterConfig, overlaps: Path | None) -> "Overlap | None":
 
 def save(texts: Iterable[str], n: int, path: Path) -> None:
     """Writes the n-grams of `texts`: uint64, ascending, as .npy."""
-    parts = [ngrams(text, n) for text in texts]
+    parts = [np.unique(some) for text in texts for some in ngrams(text, n)]
     np.save(path, np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64))
 
 
@@ -46,8 +48,7 @@ class Overlap:
         self._n = n
 
     def __call__(self, document: Document, counts: Counter[str]) -> Document | None:
-        here = ngrams(document.text, self._n)
-        if self._known.size and here.size:
+        for here in ngrams(document.text, self._n) if self._known.size else ():
             place = np.searchsorted(self._known, here) % self._known.size
             if (self._known[place] == here).any():
                 counts["dropped: overlap with what is evaluated on"] += 1
@@ -55,11 +56,16 @@ class Overlap:
         return document
 
 
-def ngrams(text: str, n: int) -> np.ndarray:
-    """A hash of every n words that follow each other: uint64 [m]."""
-    words = _WORD.findall(text.lower())
-    if len(words) < n:
-        return np.zeros(0, np.uint64)
+def ngrams(text: str, n: int) -> Iterator[np.ndarray]:
+    """A hash of every n words that follow each other: uint64, in parts, of a text of any length."""
+    found = (match[0].lower() for match in _WORD.finditer(text))
+    words = list(itertools.islice(found, _WORDS))
+    while len(words) >= n:
+        yield _hashes(words, n)
+        words = [*words[len(words) - n + 1 :], *itertools.islice(found, _WORDS)]
+
+
+def _hashes(words: Sequence[str], n: int) -> np.ndarray:
     distinct = {word: i for i, word in enumerate(dict.fromkeys(words))}
     digests = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in distinct)
     hashes = np.frombuffer(digests, "<u8")[[distinct[word] for word in words]]

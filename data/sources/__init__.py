@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from data.documents import Progress, Source, Wanted
-from data.sources import files, python_stdlib, tfds
+from data.sources import files, hf, python_stdlib, tfds
 
 Finder = Callable[[str, Wanted, Progress], Source]
 
@@ -24,6 +24,7 @@ SOURCES: Mapping[str, Row] = {  # a prefix that ends in ":" has something after 
     "python_stdlib": Row("python_stdlib", python_stdlib.find),
     "files:": Row("files:PATTERN", files.find),
     "tfds:": Row("tfds:name/config", tfds.find),
+    "hf:": Row("hf:name@config", hf.find),
 }
 
 

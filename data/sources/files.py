@@ -1,239 +1,173 @@
-"""Text files by pattern: "files:/data/notes/**/*.md", "files:/data/books/*.jsonl.gz".
+"""Text files by pattern: "files:/data/notes/**/*.md", "files:gs://bucket/books/*.jsonl.gz".
 
 A .txt, .md or .py file is one document, named by its path below the folder where the pattern's
-wildcards begin. A .jsonl or .jsonl.gz file has one document a line, a JSON object: its text is the
-value of data.text_key, its name the value of "id" where it has one, else "file:line".
+wildcards begin. Files of records (JSON lines, Parquet, ArrayRecord; see formats.py) have many: the
+text of each is the value of data.text_key, its name the value of "id" where it has one, else the
+file's name and the record's number.
 
-Splits are "train" and "validation", by a hash of the document's name, and parts of them
+Splits are "train" and "validation", by a hash of the document's name, and parts of them by percent
 ("train[:10%]"); or patterns that choose among the files ("train-*.jsonl.gz").
 """
 
 import fnmatch
 import functools
-import glob
-import gzip
 import itertools
-import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from data import cache, fingerprint
-from data.documents import NO_SPLIT, Document, Progress, Shard, Source, Wanted, line_of
-from data.sources import splits
+from data import cache
+from data.documents import NO_SPLIT, Document, Progress, Shard, Source, Wanted
+from data.sources import compression, fingerprint, formats, pieces, splits, storage
+from data.sources.pieces import Piece
+from data.sources.records import Maker
+from data.sources.splits import Part
+from data.sources.storage import File
 from errors import UserError
 
 VERSION = 2  # part of the fingerprint: raise it when names, order or splits change
-GROUP = 1 << 26  # bytes of small files that one process reads: part of the fingerprint
-_WHOLE = (".txt", ".md", ".py")
-_LINES = (".jsonl", ".jsonl.gz")
-_ENDINGS = _WHOLE + _LINES
+VALIDATION_ONE_IN = 20  # documents
+_SPLITS = ("train", "validation")
 _LISTED = 8  # files named in a message
 _OWN_SPLITS = "; or let data.train_split and data.eval_split be patterns of file names"
-
-Files = Mapping[str, Path]  # name below the pattern's folder -> path, in ascending order of name
 
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """Finds the files that the pattern `name` matches."""
-    found = _match(name)
-    _check_splits(name, found, wanted.train_split, wanted.eval_split)
+    where = f"data.source 'files:{name}'"
+    found = storage.match(name, where)
+    _check_formats(found, where)
+    _check_splits(found, where, wanted.train_split, wanted.eval_split)
     content = cache.key(files=fingerprint.of_files(found, progress), version=VERSION)
-    shards = functools.partial(_shards, name, found, wanted.text_key, wanted.invalid_utf8)
+    shards = functools.partial(_shards, where, found, Maker.of(wanted))
     return Source(f"files:{name} ({len(found):,} files)", content, shards)
 
 
 @dataclass(frozen=True)
-class WholeFiles:
-    """Files that are a document each.
+class Files:
+    """Files, or pieces of files, that one process reads.
 
     Attributes:
-      files: document id and path, in the order of the documents.
-    """
-
-    name: str
-    size: int
-    files: tuple[tuple[str, Path], ...]
-    invalid_utf8: str
-
-    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        read = 0
-        for number, (name, path) in enumerate(self.files):
-            if number < start:
-                read += path.stat().st_size
-                continue
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise UserError(f"cannot read {path} ({error.strerror}): repair it") from error
-            read += len(content)
-            text, invalid = text_of(content, str(path), self.invalid_utf8)
-            del content  # it may be large
-            yield Document(name, text, invalid=invalid), read
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A file of JSON lines, each a document.
-
-    Attributes:
+      pieces: in the order of the documents.
+      maker: makes these.
       parts: of the documents, those to keep; None is all.
     """
 
-    name: str
-    size: int
-    path: Path
-    text_key: str
-    parts: tuple[splits.Part, ...] | None
-    invalid_utf8: str
+    pieces: tuple[Piece, ...]
+    maker: Maker
+    parts: tuple[Part, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        more = f" and {len(self.pieces) - 1} more" if len(self.pieces) > 1 else ""
+        return f"{self.pieces[0].name}{more}"
+
+    @property
+    def size(self) -> int:
+        return sum(piece.size for piece in self.pieces)
 
     def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        yield from itertools.islice(self._all(), start, None)
+        # Only a format knows how to skip quickly, and what is kept is known only when it is read.
+        skipped = start if len(self.pieces) == 1 and self.parts is None else 0
+        yield from itertools.islice(self._read(skipped), start - skipped, None)
 
-    def _all(self) -> Iterator[tuple[Document, int]]:
-        number = 0
-        try:
-            with self.path.open("rb") as raw:
-                packed = self.name.endswith(".gz")
-                lines: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        where = f"{self.name}:{number}"
-                        document = _document(line, where, self.text_key, self.invalid_utf8)
-                        if self.parts is None or splits.chosen(self.parts, document.id):
-                            yield document, raw.tell()
-        except (OSError, EOFError, zlib.error) as error:
+    def _read(self, start: int) -> Iterator[tuple[Document, int]]:
+        before = 0
+        for piece in self.pieces:
+            form = formats.of(piece.file.name)
+            assert form is not None
+            last = ""
+            try:
+                for document, read in form.read(piece, self.maker, start):
+                    last = document.id
+                    if self.parts is None or is_chosen(document.id, self.parts):
+                        yield document, before + read
+            except UserError:
+                raise
+            except piece.file.failures as error:
+                raise storage.unreadable(piece.file, error, last) from error
+            before += piece.size
+
+
+def is_chosen(name: str, parts: Sequence[Part]) -> bool:
+    """Whether a document is in one of the parts, its split being by the hash of its name."""
+    held_back = splits.hash_of(name) % VALIDATION_ONE_IN == 0
+    here = _SPLITS[held_back]
+    return any(part.split == here and part.holds(name) for part in parts)
+
+
+def _check_formats(found: Sequence[File], where: str) -> None:
+    kinds: dict[bool, str] = {}
+    for file in found:
+        form = formats.of(file.name)
+        if form is None:
             raise UserError(
-                f"cannot read {self.path} after line {number} ({line_of(error)}): repair the file"
-            ) from error
-
-
-def text_of(content: bytes, where: str, invalid_utf8: str) -> tuple[str, int]:
-    """Text, and how many bytes of it were not UTF-8."""
-    try:
-        return content.decode(), 0
-    except UnicodeDecodeError as error:
-        if invalid_utf8 == "refuse":
-            raise UserError(
-                f"cannot read {where} as UTF-8 text ({line_of(error)}): repair it, leave it out, "
-                "or set config.data.invalid_utf8='replace'"
-            ) from error
-    kept = content.decode(errors="ignore")
-    return content.decode(errors="replace"), len(content) - len(kept.encode())
-
-
-def _match(pattern: str) -> Files:
-    where = f"data.source 'files:{pattern}'"
-    if "://" in pattern:
-        raise UserError(
-            f"{where}: only mounted file systems are read; mount the bucket and give its path"
-        )
-    path = Path(pattern).expanduser().absolute()
-    if path.is_dir():
-        raise UserError(
-            f"{where} is a folder: give a pattern of files, such as 'files:{pattern}/**/*.txt'"
-        )
-    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parent.parts))
-    found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
-    if not found:
-        raise UserError(f"{where} matches no file: correct the path or the pattern")
-    files = {p.relative_to(root).as_posix(): p for p in found}
-    for file in files:
-        if not file.endswith(_ENDINGS):
-            raise UserError(f"{where} matches {file}: use a pattern of {', '.join(_ENDINGS)} files")
-    kinds = {file.endswith(_LINES): file for file in files}
+                f"{where} matches {file.name}: use a pattern of {', '.join(formats.ENDINGS)} "
+                f"files, or of such with {', '.join(compression.COMPRESSIONS)} after it"
+            )
+        kinds.setdefault(form.is_whole, file.name)
     if len(kinds) > 1:
         raise UserError(
-            f"{where} matches {kinds[False]} and {kinds[True]}: documents are either whole files "
-            "or lines; use a pattern of one kind"
+            f"{where} matches {kinds[True]} and {kinds[False]}: documents are either whole files "
+            "or records; use a pattern of one kind"
         )
-    return dict(sorted(files.items()))
 
 
 def _is_pattern(split: str) -> bool:
-    return any(mark in split for mark in ".*?/")  # which no TFDS split expression has
+    bare = split.replace("%", "").replace("[:", "").replace(":]", "")
+    return any(mark in bare for mark in ".*?/") and "%" not in split
 
 
-def _chosen(files: Files, split: str) -> Files:
+def _chosen(files: Sequence[File], split: str) -> list[File]:
     """The files whose whole name matches; unlike in the source's pattern, `*` also matches "/"."""
-    return {name: path for name, path in files.items() if fnmatch.fnmatchcase(name, split)}
+    return [file for file in files if fnmatch.fnmatchcase(file.name, split)]
 
 
-def _check_splits(name: str, files: Files, train: str, evaluation: str) -> None:
+def _check_splits(files: Sequence[File], where: str, train: str, evaluation: str) -> None:
     """Refuses to train on what is evaluated on."""
     if evaluation == NO_SPLIT:
         return
     if _is_pattern(train) != _is_pattern(evaluation):
         raise UserError(
-            f"data.train_split={train!r} and data.eval_split={evaluation!r} of data.source "
-            f"'files:{name}': give patterns of file names for both or for neither"
+            f"data.train_split={train!r} and data.eval_split={evaluation!r} of {where}: give "
+            "patterns of file names for both or for neither"
         )
     if _is_pattern(train):
         both = _chosen(_chosen(files, train), evaluation)
         if both:
             raise UserError(
                 f"data.train_split={train!r} and data.eval_split={evaluation!r} both match "
-                f"{next(iter(both))}: make them apart"
+                f"{both[0].name}: make them apart"
             )
 
 
-def _shards(
-    name: str, files: Files, text_key: str, invalid_utf8: str, split: str
-) -> Sequence[Shard]:
-    parts = None
+def _shards(where: str, files: Sequence[File], maker: Maker, split: str) -> Sequence[Shard]:
+    parts: tuple[Part, ...] | None = None
     if _is_pattern(split):
-        files = _chosen(files, split)
-        if not files:
-            raise UserError(f"no file of data.source 'files:{name}' matches split {split!r}")
+        chosen = _chosen(files, split)
+        if not chosen:
+            there = ", ".join(file.name for file in files[:_LISTED])
+            raise UserError(
+                f"no file of {where} matches split {split!r}: there are {there}"
+                f"{' …' if len(files) > _LISTED else ''}"
+            )
     else:
-        parts = splits.parse(split, f"data.source 'files:{name}'", _OWN_SPLITS)
-    sizes = {one: path.stat().st_size for one, path in files.items()}
-    if next(iter(files)).endswith(_LINES):
-        return [
-            Lines(one, sizes[one], path, text_key, parts, invalid_utf8)
-            for one, path in files.items()
-        ]
-    if parts is not None:
-        files = {one: path for one, path in files.items() if splits.chosen(parts, one)}
-    groups: list[list[str]] = []
-    room = 0
-    for one in files:
-        if room <= 0:
-            groups.append([])
-            room = GROUP
-        groups[-1].append(one)
-        room -= sizes[one]
-    return [
-        WholeFiles(
-            group[0],
-            sum(sizes[one] for one in group),
-            tuple((one, files[one]) for one in group),
-            invalid_utf8,
-        )
-        for group in groups
-    ]
+        parts = tuple(splits.parse(split, _SPLITS, where, _OWN_SPLITS))
+        chosen = list(files)
+        if _format(files[0]).is_whole:
+            chosen = [file for file in files if is_chosen(file.name, parts)]
+            parts = None
+    first: dict[formats.Format, File] = {}
+    all_pieces: list[Piece] = []
+    for file in chosen:
+        form = _format(file)
+        like = first.setdefault(form, file)
+        cuttable = form.is_cut and not compression.ending_of(file.name)
+        some = pieces.cut(file) if cuttable else [Piece(file)]
+        all_pieces += [Piece(one.file, one.begin, one.end, like) for one in some]
+    return [Files(group, maker, parts) for group in pieces.grouped(all_pieces)]
 
 
-def _document(line: bytes, where: str, text_key: str, invalid_utf8: str) -> Document:
-    content, invalid = text_of(line, f"line {where}", invalid_utf8)
-    try:
-        record = json.loads(content)
-        if not isinstance(record, dict):
-            raise ValueError(f"it is a {type(record).__name__}, not an object")
-        if text_key not in record:
-            raise ValueError(f"it has no {text_key!r}, but {', '.join(sorted(record))}")
-        text = record[text_key]
-        if not isinstance(text, str):
-            raise ValueError(f"its {text_key!r} is not text")
-        name = record.get("id")
-        if not isinstance(name, str | int | None):
-            raise ValueError("its 'id' is neither text nor a number")
-        document = Document(where if name is None else str(name), text, invalid=invalid)
-        for part in (document.id, text):
-            part.encode()  # a lone surrogate, which JSON can spell, is no text
-        return document
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"line {where} is not a document ({line_of(error)}): repair it, or set data.text_key"
-        ) from error
+def _format(file: File) -> formats.Format:
+    form = formats.of(file.name)
+    assert form is not None
+    return form

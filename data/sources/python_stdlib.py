@@ -17,7 +17,10 @@ from pathlib import Path
 from data import cache, neardup
 from data.documents import Progress, Shard, Source, Wanted
 from data.sources import splits
-from data.sources.files import WholeFiles
+from data.sources.files import Files as TextFiles
+from data.sources.pieces import Piece
+from data.sources.records import Maker
+from data.sources.storage import File
 from data.waiting import steadily
 from errors import UserError
 
@@ -141,17 +144,24 @@ def choose_validation(texts: dict[str, str], share: float = VALIDATION_SHARE) ->
 
 
 def _shards(library: Files, progress: Progress, title: str, split: str) -> Sequence[Shard]:
-    parts = splits.parse(split, title)
     validation = steadily(
         functools.partial(choose_validation, library.texts),
         functools.partial(progress, "splitting the library", 0, 1),
     )
     names = {"train": set(library.texts) - validation, "validation": validation}
-    files = tuple(
-        (name, library.root / name)
-        for part in parts
-        for name in sorted(names[part.split])
-        if splits.within(part, name)
-    )
-    size = sum(len(library.texts[name]) for name, _ in files)
-    return [WholeFiles(title, size, files, "refuse")]
+    chosen = splits.select(split, {key: _in_order(key, names[key]) for key in names}, title)
+    pieces = []
+    for name in chosen:
+        path = library.root / name
+        pieces.append(Piece(File(name, str(path), path.stat().st_size)))
+    return [TextFiles(tuple(pieces), Maker("text", replace=False))]
+
+
+def _in_order(split: str, names: set[str]) -> list[str]:
+    """The documents of a split in an order that is unrelated to their names, so that a part of
+    them, as in "train[:20%]", is like all."""
+
+    def place(name: str) -> bytes:
+        return hashlib.md5(f"{split}{name}".encode(), usedforsecurity=False).digest()
+
+    return sorted(names, key=place)

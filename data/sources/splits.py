@@ -1,66 +1,125 @@
-"""Splits of documents that are told apart by their names: no document has to be counted.
+"""Parts of a split.
 
-"train" and "validation" are by a hash of the name, and so is a part of them: "train[:10%]" has the
-tenth of the documents whose hash is lowest. So documents that are added move no other.
+By hash, where the documents are not counted before they are read: "train[:10%]" are the documents
+whose names have a hash in the first tenth of its range. A document is in or out whatever else is
+there, so documents that are added move no other. By count (`select`), where they are few.
 """
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple, TypeVar
 
+from data.documents import line_of
 from errors import UserError
 
-VALIDATION_ONE_IN = 20  # documents
-_PART = re.compile(r"(\w+)(?:\[(?:(\d+)%)?:(?:(\d+)%)?\])?")
+T = TypeVar("T")
+_HASHES = 1 << 64
+_BOUND = r"(-?\d+(?:\.\d+)?)?(%?)"
+_PART = re.compile(rf"([\w.-]+?)(?:\[{_BOUND}:{_BOUND}\])?")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Of a split, the documents whose hash is in [low, high) percent."""
+class Part(NamedTuple):
+    """The documents of a whole split with low <= hash of their name < high."""
 
     split: str
     low: int
     high: int
 
+    @property
+    def is_whole(self) -> bool:
+        return (self.low, self.high) == (0, _HASHES)
 
-def parse(text: str, source: str, otherwise: str = "") -> tuple[Part, ...]:
-    """The parts that "train[:10%]+validation" names.
+    def holds(self, name: str) -> bool:
+        return self.is_whole or self.low <= hash_of(name) < self.high
+
+
+def hash_of(name: str) -> int:
+    """A number from 0 to 2**64 - 1, the same wherever and whenever it is computed."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def parse(split: str, available: Sequence[str], where: str, otherwise: str = "") -> list[Part]:
+    """The parts of an expression such as "train[:10%]+validation", in the order written.
 
     Args:
-      text: the split.
-      source: for messages.
-      otherwise: what else may be given, for messages.
+      available: the whole splits.
+      where: the source, for messages.
+      otherwise: what else the user may do, for messages.
 
     Raises:
-      UserError: it is no such text.
+      UserError: it is no such expression, or its parts overlap.
     """
-    parts = []
-    for one in text.split("+"):
-        match = _PART.fullmatch(one.strip())
-        low, high = (int(match[2] or 0), int(match[3] or 100)) if match else (0, 0)
-        if match is None or match[1] not in ("train", "validation") or not low < high <= 100:
+    parts: list[Part] = []
+    for written in split.split("+"):
+        found = _PART.fullmatch(written.strip())
+        if found is None or found[1] not in available:
             raise UserError(
-                f"{source} has no split {text!r}: give 'train' or 'validation', or percents of "
-                f"them such as 'train[:10%]'{otherwise}"
+                f"{where} has no documents for split {split!r}: use "
+                f"{', '.join(map(repr, available))}, parts of them by percent, as "
+                f"'{available[0]}[:10%]', or a sum of such with '+'{otherwise}"
             )
-        parts.append(Part(match[1], low, high))
-    return tuple(parts)
+        if (found[2] and not found[3]) or (found[4] and not found[5]):
+            raise UserError(
+                f"split {split!r} of {where} counts documents, and they are not counted before "
+                f"they are read: give percents, as '{available[0]}[:10%]'"
+            )
+        low, high = _place(found[2], 0), _place(found[4], 100)
+        if low >= high:
+            raise UserError(f"{where} has no documents for split {split!r}: {written!r} is empty")
+        part = Part(found[1], low, high)
+        for other in parts:
+            if other.split == part.split and other.low < part.high and part.low < other.high:
+                raise UserError(
+                    f"split {split!r} of {where} names documents twice: make its parts apart"
+                )
+        parts.append(part)
+    return parts
 
 
-def within(part: Part, name: str) -> bool:
-    """Whether a document of `part.split` is in that part of it."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[8:16], "big")
-    return part.low <= 100 * place >> 64 < part.high
+def _place(percent: str | None, default: int) -> int:
+    value = Fraction(percent) if percent else Fraction(default)
+    if percent and percent.startswith("-"):
+        value += 100
+    return int(min(max(value, Fraction(0)), Fraction(100)) * _HASHES / 100)
 
 
-def split_of(name: str) -> str:
-    """The split that a document is in, by its name."""
-    digest = hashlib.sha256(name.encode()).digest()
-    held_back = int.from_bytes(digest[:8], "big") % VALIDATION_ONE_IN == 0
-    return "validation" if held_back else "train"
+def select(split: str, available: Mapping[str, Sequence[T]], where: str) -> list[T]:
+    """What a TFDS split expression, such as "train[:20%]+validation[5:]", chooses.
+
+    Args:
+      available: the whole splits.
+      where: the source, for messages.
+
+    Raises:
+      UserError: there is no such split, or there is nothing in it.
+    """
+    import tensorflow_datasets as tfds  # takes a second, which a warm start does not spend
+
+    lengths = {key: _Length(len(documents)) for key, documents in available.items()}
+    why = "it is empty"
+    try:
+        asked = tfds.core.ReadInstruction.from_spec(split).to_absolute(lengths)
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        why = line_of(error)
+        asked = []
+    chosen = [x for part in asked for x in available[part.splitname][part.from_ : part.to]]
+    if not chosen:
+        there = ", ".join(f"{key} ({len(d):,} documents)" for key, d in available.items())
+        raise UserError(
+            f"{where} has no documents for split {split!r} ({why}): its splits are {there}"
+        )
+    return chosen
 
 
-def chosen(parts: tuple[Part, ...], name: str) -> bool:
-    """Whether a document is in one of the parts, its split being that of its name."""
-    here = split_of(name)
-    return any(part.split == here and within(part, name) for part in parts)
+@dataclass(frozen=True)
+class _Length:
+    """What TFDS asks of a split to resolve an expression."""
+
+    num_examples: int
+
+    @property
+    def shard_lengths(self) -> list[int]:
+        return [self.num_examples]

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import cache, fingerprint
+from data import cache
 from data.documents import Document, Progress, Shard, Source, Wanted, line_of
+from data.sources import fingerprint
+from data.sources.storage import File
 from errors import UserError
 
 _SHARDS = 1024  # at most
@@ -28,7 +30,11 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     )
     directory = _version_directory(name, data_dir)
     found = str(directory.relative_to(data_dir))
-    files = {path.name: path for path in directory.iterdir() if path.is_file()}
+    files = [
+        File(path.name, str(path), path.stat().st_size)
+        for path in directory.iterdir()
+        if path.is_file()
+    ]
     content = fingerprint.of_files(files, progress)
     return Source(found, content, functools.partial(_shards, found, directory, wanted.text_key))
 

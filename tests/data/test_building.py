@@ -82,7 +82,7 @@ def test_a_build_goes_on_after_its_last_chunk(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopping(Texts):
-        def documents(self, start: int = 0):  # type: ignore[no-untyped-def]
+        def documents(self, start: int = 0):
             started.append(start)
             for document, read in super().documents(start):
                 if document.id == stop:
@@ -203,11 +203,11 @@ def test_no_documents_is_one_line(tmp_path: Path) -> None:
 
 def test_what_a_tokenizer_may_not_do(tmp_path: Path) -> None:
     class Lossy(ByteTokenizer):
-        def encode_batch(self, texts):  # type: ignore[no-untyped-def]
+        def encode_batch(self, texts):
             return [np.array([65], np.uint32) for _ in texts]
 
     class Outside(ByteTokenizer):
-        def encode_batch(self, texts):  # type: ignore[no-untyped-def]
+        def encode_batch(self, texts):
             return [np.array([258], np.uint32) for _ in texts]
 
     with pytest.raises(UserError, match=r"^the tokenizer loses text of document 'd0'"):
@@ -229,7 +229,7 @@ FILTERS = FilterConfig(
 
 def filtered_texts() -> list[str]:
     """Of each ten, some are copies, too short, or overlap with what is evaluated on."""
-    texts = []
+    texts: list[str] = []
     for i in range(300):
         own = "the words of " + " ".join(f"word{i}q{j}" for j in range(60))
         first = texts[i - i % 10] if i % 10 else own

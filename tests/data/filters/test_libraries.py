@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,42 @@ def copies(kind: filters.Duplicates, texts: list[str], cuts: int = 3) -> list[bo
 @given(texts=st.lists(st.sampled_from(["a", "b", "c", "d e", "d  e"]), max_size=12))
 def test_exact_duplicates(texts: list[str]) -> None:
     assert copies(duplicates.Exact(), texts) == [text in texts[:i] for i, text in enumerate(texts)]
+
+
+def test_a_long_text_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(f"w{i}" for i in range(100))
+    whole = [*overlap.ngrams(text, 13)], duplicates.Near(0.8).signature(text)
+    monkeypatch.setattr(overlap, "_WORDS", 9)
+    monkeypatch.setattr(duplicates, "_WORDS", 7)
+    assert len(whole[0]) == 1 < len([*overlap.ngrams(text, 3)])
+    assert np.array_equal(np.concatenate([*overlap.ngrams(text, 5)]), by_hand(text, 5))
+    assert duplicates.Near(0.8).signature(text) == whole[1]
+
+
+def by_hand(text: str, n: int) -> np.ndarray:
+    """The hashes of windows, each asked for by itself."""
+    words = text.split()
+    some = [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return np.concatenate([part for one in some for part in overlap.ngrams(one, n)])
+
+
+def test_a_leak_is_found_though_it_is_masked_too(tmp_path: Path) -> None:
+    leak = " ".join(f"word{i}" for i in range(8)) + " mail jane@example.com or bob@example.org now"
+    overlap.save([leak], 13, tmp_path / "n.npy")
+    both = filters.make(FilterConfig(mask=("email",), decontaminate=13), tmp_path / "n.npy")
+    left: Document | None = Document("d", f"before {leak} after")
+    for one in both:
+        left = one(left, Counter()) if left is not None else None
+    assert left is None
+
+
+@pytest.mark.parametrize(
+    "text", ["call 10.0.0.1 212-555-0123 now", "it is 2125550123@example.org here"]
+)
+def test_nothing_shows_of_data_that_overlaps(text: str) -> None:
+    found = Personal(MASKS)(Document("d", text), Counter())
+    assert found is not None
+    assert not any(part in found.text for part in ("0123", "10.0", "555"))
 
 
 def jaccard(a: str, b: str) -> float:

@@ -158,7 +158,8 @@ def test_nothing_is_on_by_default() -> None:
     "values",
     [
         {"mask": ("name",)},
-        {"near_duplicates": 1.5},
+        {"near_duplicates": 0.99},
+        {"near_duplicates": 0.4},
         {"language_probability": -1.0},
         {"decontaminate": -1},
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from data import sources
 from data.config import DataConfig
-from data.prepare import Prepared
+from data.preparation import Prepared
 from data.sources import python_stdlib
 from data.store import TokenStore
 from errors import UserError
@@ -26,7 +26,11 @@ def splits(
 
     found = sources.find(CONFIG.source, CONFIG, silent)
     return {
-        split: {d["id"]: d["text"] for d in found.open(split, silent)}
+        split: {
+            document.id: document.text
+            for shard in found.shards(split)
+            for document, _ in shard.documents()
+        }
         for split in ("train", "validation")
     }
 
@@ -126,13 +130,15 @@ def test_a_library_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_the_store_holds_the_documents(
     stdlib: tuple[Path, Prepared], splits: dict[str, dict[str, str]]
 ) -> None:
-    stores: dict[str, TokenStore] = {"train": stdlib[1].train, "validation": stdlib[1].eval}
+    (corpus,) = stdlib[1].corpora
+    assert corpus.eval is not None
+    stores: dict[str, TokenStore] = {"train": corpus.train, "validation": corpus.eval}
     tokenizer = stdlib[1].tokenizer
     for split, tokens in stores.items():
         assert tokens.n_documents == len(splits[split])
         assert tokens.n_bytes == sum(len(t.encode()) for t in splits[split].values())
         for i in range(0, tokens.n_documents, 10):
-            ids = tokens.tokens[tokens.token_offsets[i] : tokens.token_offsets[i + 1]].tolist()
+            ids = tokens.read(*tokens.token_offsets[i : i + 2].tolist()).tolist()
             assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
             text = b"".join(map(tokenizer.token, ids)).decode()
             assert text == splits[split][tokens.document_id(i)]

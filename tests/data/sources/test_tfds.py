@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 
 from data import sources
 from data.config import DataConfig
-from data.documents import Documents, Source
-from data.prepare import prepare
+from data.documents import Document, Source
+from data.preparation import prepare
 from errors import UserError
 
 VERSION = Path("poems/short/1.2.0")
@@ -28,8 +29,9 @@ def find(config: DataConfig) -> Source:
     return sources.find(config.source, config, silent)
 
 
-def open_poems(data_dir: Path, split: str = "train", **fields: Any) -> Documents:
-    return find(poems_config(data_dir, **fields)).open(split, silent)
+def open_poems(data_dir: Path, split: str = "train", **fields: Any) -> list[Document]:
+    shards = find(poems_config(data_dir, **fields)).shards(split)
+    return [document for shard in shards for document, _ in shard.documents()]
 
 
 @pytest.fixture
@@ -40,13 +42,13 @@ def copy(poems: Path, tmp_path: Path) -> Path:
 def test_any_prepared_dataset_reads_as_documents(poems: Path) -> None:
     train = open_poems(poems)
     assert len(train) == 40
-    assert sorted(d["text"] for d in train) == sorted(
+    assert sorted(d.text for d in train) == sorted(
         f"40 roses, né {i}\n" * (i % 5 + 1) for i in range(40)
     )
-    assert [d["id"] for d in train[:2]] == ["train:0", "train:1"]
-    assert train[-1] == train[39]
-    with pytest.raises(IndexError):
-        train[40]
+    assert [d.id for d in train[:2]] == ["train:0", "train:1"]
+    (shard,) = pickle.loads(pickle.dumps(find(poems_config(poems)).shards("train")))
+    assert [next(iter(shard.documents(k)))[0] for k in (0, 7, 39)] == [train[k] for k in (0, 7, 39)]
+    assert list(shard.documents(40)) == [] and list(shard.documents())[-1][1] == shard.size
     assert len(open_poems(poems, "train[:25%]")) == 10
     assert len(open_poems(poems, "train[30:]+validation")) == 18
 
@@ -81,8 +83,10 @@ def test_a_dataset_trains_end_to_end(poems: Path) -> None:
         tokenizer_vocab_size=300,
     )
     prepared = prepare(config)
-    assert prepared.train.n_documents == 30 and prepared.eval.n_documents == 10
-    assert prepared.description["dataset"] == str(VERSION)
+    (corpus,) = prepared.corpora
+    assert corpus.eval is not None
+    assert corpus.train.n_documents == 30 and corpus.eval.n_documents == 10
+    assert prepared.dataset == str(VERSION)
 
 
 def refused(match: str, action: Callable[..., object], *arguments: object) -> None:

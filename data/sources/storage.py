@@ -1,0 +1,172 @@
+"""Files by pattern, on this machine or where fsspec reaches: gs://, s3://."""
+
+import contextlib
+import glob
+import io
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from data.documents import line_of
+from data.sources import compression, packages
+from errors import UserError
+
+_BUFFER = 1 << 18
+_COPIED = 1 << 20  # bytes copied at a time
+# What a storage tells of a file's content without reading it, the first of them that is there.
+_MARKS = (
+    *("md5Hash", "md5", "content_md5", "crc32c", "ETag", "etag", "generation"),
+    *("mtime", "updated", "LastModified", "last_modified", "created"),
+)
+
+
+class File(NamedTuple):
+    """A file that was found.
+
+    Attributes:
+      name: below the folder where the pattern's wildcards begin.
+      path: where it is: a local path, or a URL.
+      size: in bytes.
+      mark: what its storage tells of its content; "" of a local file.
+    """
+
+    name: str
+    path: str
+    size: int
+    mark: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.path
+
+    @property
+    def failures(self) -> type[Exception]:
+        """What reading it may raise: a bucket's library raises its own errors."""
+        return Exception if self.is_remote else OSError
+
+
+def match(pattern: str, where: str) -> list[File]:
+    """The files that `pattern` matches, in ascending order of name.
+
+    Args:
+      where: the source, for messages.
+
+    Raises:
+      UserError: there are none, or they cannot be listed.
+    """
+    found = _remote(pattern, where) if "://" in pattern else _local(pattern, where)
+    if not found:
+        raise UserError(f"{where} matches no file: correct the path or the pattern")
+    return sorted(found)
+
+
+def unreadable(file: File, error: BaseException, after: str = "") -> UserError:
+    """The line for a file that turns out to be damaged.
+
+    Args:
+      after: the last document of it that was read.
+    """
+    place = f" after document {after!r}" if after else ""
+    return UserError(
+        f"cannot read {file.path}{place} ({line_of(error)}): repair it, or leave it out of the "
+        "pattern"
+    )
+
+
+@contextlib.contextmanager
+def opened(file: File) -> Iterator[BinaryIO]:
+    """The file, to read and seek.
+
+    Raises:
+      UserError: it is not as it was when it was found.
+      file.failures: it cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        if file.is_remote:
+            fsspec = packages.needed("fsspec", "fsspec", f"reading {file.path}")
+            files, path = fsspec.core.url_to_fs(file.path)
+            remote = stack.enter_context(files.open(path, "rb"))
+            raw = cast(BinaryIO, io.BufferedReader(remote, _BUFFER))
+        else:
+            raw = stack.enter_context(open(file.path, "rb", buffering=_BUFFER))
+        size = raw.seek(0, os.SEEK_END)
+        if size != file.size:
+            raise UserError(
+                f"{file.path} has changed since it was found (it had {file.size:,} bytes, and has "
+                f"{size:,}): start again when nothing writes it"
+            )
+        raw.seek(0)
+        yield raw
+
+
+@contextlib.contextmanager
+def local_copy(file: File) -> Iterator[str]:
+    """The path of what the file holds, for libraries that read paths alone.
+
+    What is remote or compressed is copied beside the other temporary files meanwhile.
+    """
+    if not file.is_remote and not compression.ending_of(file.name):
+        with opened(file):  # checks its size
+            pass
+        yield file.path
+        return
+    with tempfile.NamedTemporaryFile(prefix="podium.", suffix=Path(file.name).name) as copy:
+        with opened(file) as raw:
+            content = compression.decompressed(raw, file.name)
+            while piece := content.read(_COPIED):
+                copy.write(piece)
+        copy.flush()
+        yield copy.name
+
+
+def _local(pattern: str, where: str) -> list[File]:
+    path = Path(pattern).expanduser().absolute()
+    if path.is_dir():
+        raise UserError(
+            f"{where} is a folder: give a pattern of files, such as 'files:{pattern}/**/*.txt'"
+        )
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parent.parts))
+    found = []
+    for name in glob.iglob(str(path), recursive=True):
+        if os.path.isfile(name):
+            size = os.path.getsize(name)
+            found.append(File(Path(name).relative_to(root).as_posix(), name, size))
+    return found
+
+
+def _remote(pattern: str, where: str) -> list[File]:
+    fsspec = packages.needed("fsspec", "fsspec", where)
+    try:
+        files, path = fsspec.core.url_to_fs(pattern)
+    except ImportError as error:  # it says which package to install
+        raise UserError(
+            f"{where} needs a package that is not installed: {line_of(error)}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{where}: {line_of(error)}: correct the URL") from error
+    try:
+        files.invalidate_cache()
+        found = files.glob(path, detail=True)
+    except Exception as error:  # every storage has its own
+        raise UserError(
+            f"cannot list {where} ({line_of(error)}): correct the URL, or the right to read it"
+        ) from error
+    parts = path.split("/")[:-1]
+    root = "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    return [
+        File(
+            found_path.removeprefix(root).lstrip("/"),
+            files.unstrip_protocol(found_path),
+            int(info["size"]),
+            _mark(info),
+        )
+        for found_path, info in found.items()
+        if info["type"] == "file"
+    ]
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    return next((f"{key}={info[key]}" for key in _MARKS if info.get(key)), "")
