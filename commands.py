@@ -165,7 +165,7 @@ def in_turn(job: Job, prepare: Callable[[Callable[[str, int, int], None]], T]) -
     at, and whether it goes on.
 
     Args:
-      prepare: is given the function to report progress to (data/prepare.py).
+      prepare: is given the function to report progress to (data/preparation.py).
     """
     watch, others = job.watch, job.others
     watch.at("preparing the data", watch.bounds.prepare)

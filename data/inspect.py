@@ -108,7 +108,7 @@ def find(config: RunConfig, data: Prepared, stream: Stream, name: str) -> Iterat
         visits = stream.visits(corpus.name, document, config.train.steps)
         yield (
             f"{corpus.name}: {name!r}, document {document} of the store, {tokens} tokens: "
-            f"{len(visits)} rows of {config.train.steps} steps show some of it"
+            f"rows of {config.train.steps} steps that show some of it: {len(visits)}"
         )
         for visit in visits:
             yield f"  step {visit.step}, row {visit.row} (epoch {visit.epoch})"

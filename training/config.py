@@ -88,7 +88,8 @@ class EvaluationConfig:
 
     Attributes:
       every: steps between evaluations during the run; 0 is only at the end.
-      max_tokens: budget of each evaluation during the run; the last one covers the whole split.
+      max_tokens: budget of each evaluation during the run, for each corpus of a mixture; the last
+        one covers the whole splits.
       batch_size: sequences at a time.
       stride: tokens between the starts of successive windows of a long document; a smaller
         stride gives every token more context and costs more. 0 is half the sequence length.
