@@ -55,6 +55,25 @@ def build(
       UserError: there are no documents, one cannot be read, the tokenizer loses text, or the disk
         is full.
     """
+    try:
+        _build(path, shards, tokenizer, about, progress, processes, filters, overlaps)
+    except (FileNotFoundError, UserError):
+        if not path.is_dir():
+            raise
+        # Another build of it has ended meanwhile, and taken the chunks away.
+    return TokenStore(path)
+
+
+def _build(
+    path: Path,
+    shards: Sequence[Shard],
+    tokenizer: Tokenizer,
+    about: Mapping[str, Any],
+    progress: Progress,
+    processes: int,
+    filters: FilterConfig,
+    overlaps: Path | None,
+) -> None:
     folder = cache.building_folder(path)
     what = f"tokenizing {about.get('split', '')}".rstrip()
     total = max(sum(shard.size for shard in shards), 1)
@@ -71,7 +90,6 @@ def build(
         _make_chunks(recipe, tools, shards, processes, told)
     _join(path, folder, len(shards), tools, about, progress)
     shutil.rmtree(folder, ignore_errors=True)
-    return TokenStore(path)
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:

@@ -103,6 +103,21 @@ def test_a_build_goes_on_after_its_last_chunk(
     assert content(built.path) == content(whole.path)
 
 
+def test_a_build_that_another_one_overtakes_ends_well(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken(Texts):
+        def documents(self, start: int = 0):
+            for document, read in super().documents(start):
+                if document.id == "d300" and not (tmp_path / "store").exists():
+                    building.build(tmp_path / "store", [Texts(self.texts)], ByteTokenizer(), {})
+                yield document, read
+
+    built = building.build(tmp_path / "store", [Overtaken(TEXTS[:500])], ByteTokenizer(), {})
+    whole = building.build(tmp_path / "whole", [Texts(TEXTS[:500])], ByteTokenizer(), {})
+    assert content(built.path) == content(whole.path)
+
+
 BUILD = """
 import sys
 from pathlib import Path
