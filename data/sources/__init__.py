@@ -23,8 +23,8 @@ class Row(NamedTuple):
 SOURCES: Mapping[str, Row] = {  # a prefix that ends in ":" has something after it, another nothing
     "python_stdlib": Row("python_stdlib", python_stdlib.find),
     "files:": Row("files:PATTERN", files.find),
+    "hf:": Row("hf:PATH_OR_NAME/config", hf.find),
     "tfds:": Row("tfds:name/config", tfds.find),
-    "hf:": Row("hf:name@config", hf.find),
 }
 
 

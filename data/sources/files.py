@@ -1,23 +1,24 @@
-"""Text files by pattern: "files:/data/notes/**/*.md", "files:gs://bucket/books/*.jsonl.gz".
+"""Files by pattern: "files:/data/notes/**/*.md", "files:gs://bucket/books/*.jsonl.gz".
 
-A .txt, .md or .py file is one document, named by its path below the folder where the pattern's
-wildcards begin. Files of records (JSON lines, Parquet, ArrayRecord; see formats.py) have many: the
-text of each is the value of data.text_key, its name the value of "id" where it has one, else the
-file's name and the record's number.
+What kinds of files there are is in data/sources/formats.py. A document that is a whole file is
+named by its path below the folder where the pattern's wildcards begin; another by its "id" where
+it has one, else by file and line.
 
-Splits are "train" and "validation", by a hash of the document's name, and parts of them by percent
-("train[:10%]"); or patterns that choose among the files ("train-*.jsonl.gz").
+Splits are "train" and "validation", by a hash of the document's name, and parts of them
+("train[:10%]", data/sources/splits.py); or patterns that choose among the files
+("train-*.jsonl.gz").
 """
 
 import fnmatch
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from data import cache
+from data import cache, fingerprint
 from data.documents import NO_SPLIT, Document, Progress, Shard, Source, Wanted
-from data.sources import compression, fingerprint, formats, pieces, splits, storage
+from data.sources import formats, pieces, splits, storage
 from data.sources.pieces import Piece
 from data.sources.records import Maker
 from data.sources.splits import Part
@@ -26,95 +27,112 @@ from errors import UserError
 
 VERSION = 2  # part of the fingerprint: raise it when names, order or splits change
 VALIDATION_ONE_IN = 20  # documents
-_SPLITS = ("train", "validation")
 _LISTED = 8  # files named in a message
 _OWN_SPLITS = "; or let data.train_split and data.eval_split be patterns of file names"
+_PERCENTS = re.compile(r"\[[^\]]*%[^\]]*\]")
 
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """Finds the files that the pattern `name` matches."""
     where = f"data.source 'files:{name}'"
     found = storage.match(name, where)
-    _check_formats(found, where)
-    _check_splits(found, where, wanted.train_split, wanted.eval_split)
-    content = cache.key(files=fingerprint.of_files(found, progress), version=VERSION)
-    shards = functools.partial(_shards, where, found, Maker.of(wanted))
+    _check_formats(where, found)
+    _check_splits(where, found, wanted.train_split, wanted.eval_split)
+    content = cache.key(files=_content(found, progress), version=VERSION)
+    shards = functools.partial(_shards, where, tuple(found), Maker.of(wanted))
     return Source(f"files:{name} ({len(found):,} files)", content, shards)
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files, or pieces of files, that one process reads.
+class FileShard:
+    """Files, or a piece of one, in order.
 
     Attributes:
-      pieces: in the order of the documents.
-      maker: makes these.
-      parts: of the documents, those to keep; None is all.
+      parts: only documents of these are kept; all of them if it is empty.
     """
 
     pieces: tuple[Piece, ...]
     maker: Maker
-    parts: tuple[Part, ...] | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
-        more = f" and {len(self.pieces) - 1} more" if len(self.pieces) > 1 else ""
-        return f"{self.pieces[0].name}{more}"
+        more = len(self.pieces) - 1
+        return self.pieces[0].name + (f" and {more:,} more" if more else "")
 
     @property
     def size(self) -> int:
+        """In bytes, as they are stored."""
         return sum(piece.size for piece in self.pieces)
 
     def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        # Only a format knows how to skip quickly, and what is kept is known only when it is read.
-        skipped = start if len(self.pieces) == 1 and self.parts is None else 0
-        yield from itertools.islice(self._read(skipped), start - skipped, None)
-
-    def _read(self, start: int) -> Iterator[tuple[Document, int]]:
+        """See `Shard`."""
+        # Only where every document of one file is kept are those before `start` known unread.
+        passed = start if len(self.pieces) == 1 and not self.parts else 0
+        left = start - passed
         before = 0
         for piece in self.pieces:
-            form = formats.of(piece.file.name)
-            assert form is not None
-            last = ""
-            try:
-                for document, read in form.read(piece, self.maker, start):
-                    last = document.id
-                    if self.parts is None or is_chosen(document.id, self.parts):
-                        yield document, before + read
-            except UserError:
-                raise
-            except piece.file.failures as error:
-                raise storage.unreadable(piece.file, error, last) from error
+            for document, read in _read(piece, self.maker, passed):
+                if self.parts and not is_in(document.id, self.parts):
+                    continue
+                if left:
+                    left -= 1
+                    continue
+                yield document, before + read
             before += piece.size
 
 
-def is_chosen(name: str, parts: Sequence[Part]) -> bool:
-    """Whether a document is in one of the parts, its split being by the hash of its name."""
-    held_back = splits.hash_of(name) % VALIDATION_ONE_IN == 0
-    here = _SPLITS[held_back]
-    return any(part.split == here and part.holds(name) for part in parts)
+def is_in(name: str, parts: Sequence[Part]) -> bool:
+    """Whether the document `name` is in one of the parts of "train" and "validation"."""
+    place = splits.hash_of(name)
+    split = "validation" if place % VALIDATION_ONE_IN == 0 else "train"
+    return any(part.split == split and part.low <= place < part.high for part in parts)
 
 
-def _check_formats(found: Sequence[File], where: str) -> None:
+def whole_files(files: Sequence[File], maker: Maker) -> list[Shard]:
+    """Shards of files that are a document each, in their order."""
+    return [FileShard(group, maker) for group in pieces.grouped([Piece(file) for file in files])]
+
+
+def _read(piece: Piece, maker: Maker, start: int) -> Iterator[tuple[Document, int]]:
+    last = ""
+    try:
+        for document, read in _row(piece.file).read(piece, maker, start):
+            last = document.id
+            yield document, read
+            del document  # it may be large
+    except UserError:
+        raise
+    except piece.file.failures as error:
+        raise storage.unreadable(piece.file, error, last) from error
+
+
+def _check_formats(where: str, files: Sequence[File]) -> None:
     kinds: dict[bool, str] = {}
-    for file in found:
-        form = formats.of(file.name)
-        if form is None:
+    for file in files:
+        row = formats.of(file.name)
+        if row is None:
             raise UserError(
-                f"{where} matches {file.name}: use a pattern of {', '.join(formats.ENDINGS)} "
-                f"files, or of such with {', '.join(compression.COMPRESSIONS)} after it"
+                f"{where} matches {file.name}: use a pattern of {', '.join(formats.ENDINGS)} files"
+                " (but for .parquet also with .gz, .xz or .zst after it)"
             )
-        kinds.setdefault(form.is_whole, file.name)
+        kinds[row.is_whole] = file.name
     if len(kinds) > 1:
         raise UserError(
             f"{where} matches {kinds[True]} and {kinds[False]}: documents are either whole files "
-            "or records; use a pattern of one kind"
+            "or records in them; use a pattern of one kind"
         )
 
 
+def _content(files: Sequence[File], progress: Progress) -> str:
+    if files[0].is_remote:
+        return fingerprint.of_listing((f.name, f.size, f.mark) for f in files)
+    return fingerprint.of_files({file.name: Path(file.path) for file in files}, progress)
+
+
 def _is_pattern(split: str) -> bool:
-    bare = split.replace("%", "").replace("[:", "").replace(":]", "")
-    return any(mark in bare for mark in ".*?/") and "%" not in split
+    # No split expression has these marks, but for the point in "train[:0.5%]".
+    return any(mark in _PERCENTS.sub("", split) for mark in ".*?/")
 
 
 def _chosen(files: Sequence[File], split: str) -> list[File]:
@@ -122,7 +140,7 @@ def _chosen(files: Sequence[File], split: str) -> list[File]:
     return [file for file in files if fnmatch.fnmatchcase(file.name, split)]
 
 
-def _check_splits(files: Sequence[File], where: str, train: str, evaluation: str) -> None:
+def _check_splits(where: str, files: Sequence[File], train: str, evaluation: str) -> None:
     """Refuses to train on what is evaluated on."""
     if evaluation == NO_SPLIT:
         return
@@ -140,34 +158,55 @@ def _check_splits(files: Sequence[File], where: str, train: str, evaluation: str
             )
 
 
-def _shards(where: str, files: Sequence[File], maker: Maker, split: str) -> Sequence[Shard]:
-    parts: tuple[Part, ...] | None = None
+def _shards(where: str, files: Sequence[File], maker: Maker, split: str) -> list[Shard]:
     if _is_pattern(split):
-        chosen = _chosen(files, split)
-        if not chosen:
-            there = ", ".join(file.name for file in files[:_LISTED])
-            raise UserError(
-                f"no file of {where} matches split {split!r}: there are {there}"
-                f"{' …' if len(files) > _LISTED else ''}"
-            )
-    else:
-        parts = tuple(splits.parse(split, _SPLITS, where, _OWN_SPLITS))
-        chosen = list(files)
-        if _format(files[0]).is_whole:
-            chosen = [file for file in files if is_chosen(file.name, parts)]
-            parts = None
-    first: dict[formats.Format, File] = {}
-    all_pieces: list[Piece] = []
-    for file in chosen:
-        form = _format(file)
-        like = first.setdefault(form, file)
-        cuttable = form.is_cut and not compression.ending_of(file.name)
-        some = pieces.cut(file) if cuttable else [Piece(file)]
-        all_pieces += [Piece(one.file, one.begin, one.end, like) for one in some]
-    return [Files(group, maker, parts) for group in pieces.grouped(all_pieces)]
+        return _of_files(_matching(where, files, split), maker, ())
+    parts = _parts(where, split)
+    if not _row(files[0]).is_whole:
+        return _of_files(files, maker, parts)
+    chosen = [file for file in files if not parts or is_in(file.name, parts)]
+    if not chosen:
+        raise UserError(
+            f"{where} has no documents for split {split!r}: none of its {len(files):,} files falls "
+            f"into it; match more files{_OWN_SPLITS}"
+        )
+    return whole_files(chosen, maker)
 
 
-def _format(file: File) -> formats.Format:
-    form = formats.of(file.name)
-    assert form is not None
-    return form
+def _of_files(files: Sequence[File], maker: Maker, parts: tuple[Part, ...]) -> list[Shard]:
+    firsts: dict[Callable[..., object], File] = {}  # of each format: the others are to be like it
+    found = []
+    for file in files:
+        row = _row(file)
+        if row.is_cut and file.name.endswith(row.endings):
+            found.extend(pieces.cut(file))
+        else:
+            found.append(Piece(file, like=firsts.setdefault(row.read, file)))
+    return [FileShard(group, maker, parts) for group in pieces.grouped(found)]
+
+
+def _matching(where: str, files: Sequence[File], split: str) -> list[File]:
+    chosen = _chosen(files, split)
+    if not chosen:
+        names = ", ".join(file.name for file in files[:_LISTED])
+        raise UserError(
+            f"no file of {where} matches split {split!r}: there are {names}"
+            f"{' …' if len(files) > _LISTED else ''}"
+        )
+    return chosen
+
+
+def _parts(where: str, split: str) -> tuple[Part, ...]:
+    """The parts of a split; none of them if that is every document."""
+    if split == "all":
+        return ()
+    parts = splits.parse(split, ("train", "validation"), where, _OWN_SPLITS)
+    if {part.split for part in parts if part.is_whole} == {"train", "validation"}:
+        return ()
+    return tuple(parts)
+
+
+def _row(file: File) -> formats.Format:
+    row = formats.of(file.name)
+    assert row is not None  # _check_formats
+    return row

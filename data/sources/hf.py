@@ -1,146 +1,211 @@
-"""Hugging Face datasets: "hf:allenai/c4@en", "hf:PATH" of a folder that `save_to_disk` wrote.
+"""A Hugging Face dataset: "hf:owner/name", "hf:owner/name/config", "hf:/a/local/folder".
 
-What stands after "@" is the config. A dataset of the hub, or of a folder with data files, is
-streamed: nothing of it is kept but its tokens. No code that comes with a dataset is ever run.
+The package `datasets` reads it, streaming. Code
+that a dataset brings is never run. A local folder is one that `save_to_disk` wrote, or one of data
+files. Splits are the dataset's own, and parts of them by percent ("train[:10%]",
+data/sources/splits.py).
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data import cache
+from data import cache, fingerprint
 from data.documents import Document, Progress, Shard, Source, Wanted, line_of
-from data.sources import packages
+from data.sources import packages, splits
 from data.sources.records import Maker
+from data.sources.splits import Part
 from errors import UserError
 
-VERSION = 1  # part of the fingerprint: raise it when names or order change
-_SAVED = ("dataset_dict.json", "state.json")  # one of them is in a folder that was saved
-_SHARDS = 256  # at most, of a saved dataset
-_LEAST = 10_000  # documents of each
+VERSION = 1  # part of the fingerprint: raise it when names, order or splits change
+_INSTALL = "make setup HF=1"
+_SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
+_SHARD_BYTES = 64 << 20  # of a shard of a saved dataset, about
+_REVISION = re.compile(r"@([0-9a-f]{40})/")
 
 
-def find(name: str, wanted: Wanted, progress: Progress) -> Source:
-    """Finds the dataset.
-
-    Raises:
-      UserError: there is none of this name, or the package is missing.
-    """
-    del progress
-    dataset = _Dataset(*name.partition("@")[::2])
-    try:
-        content = cache.key(content=dataset.fingerprint(), name=dataset.config, version=VERSION)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the hub or the file formats raise
-        raise UserError(
-            f"data.source 'hf:{name}' cannot be found ({line_of(error)}): correct its name"
-        ) from error
-    return Source(f"hf:{name}", content, functools.partial(_shards, dataset, Maker.of(wanted)))
-
-
-@dataclass(frozen=True)
-class _Dataset:
-    """A dataset by its name.
+class Address(NamedTuple):
+    """What is after "hf:".
 
     Attributes:
-      name: on the hub, or the path of a folder.
-      config: "" is the only one.
+      path: a local folder, or the name of a dataset.
+      config: None for the dataset's own choice.
+      revision: of a dataset on the hub, as it was found.
     """
 
-    name: str
-    config: str
+    path: str
+    config: str | None = None
+    revision: str | None = None
 
     @property
     def is_saved(self) -> bool:
-        folder = Path(self.name).expanduser()
-        return any((folder / name).is_file() for name in _SAVED)
+        return any(Path(self.path, name).is_file() for name in _SAVED)
 
-    def fingerprint(self) -> str:
-        """Names the content, without reading it."""
-        datasets = _library(self)
-        if self.is_saved:
-            saved = datasets.load_from_disk(self._path)
-            splits = saved if isinstance(saved, dict) else {"train": saved}
-            return repr([(key, len(one), one._fingerprint) for key, one in splits.items()])
-        builder = datasets.load_dataset_builder(self._path, self.config or None)
-        return repr((builder.name, builder.config.name, str(builder.hash)))
+    def __str__(self) -> str:
+        return f"hf:{self.path}" + (f"/{self.config}" if self.config else "")
 
-    def open(self, split: str) -> Any:
-        """A split, to iterate over."""
-        datasets = _library(self)
-        if not self.is_saved:
-            return datasets.load_dataset(
-                self._path, self.config or None, split=split, streaming=True
-            )
-        saved = datasets.load_from_disk(self._path)
-        splits = saved if isinstance(saved, dict) else {"train": saved}
-        if split not in splits:
-            raise KeyError(f"its splits are {', '.join(splits)}")
-        return splits[split]
 
-    @property
-    def _path(self) -> str:
-        folder = Path(self.name).expanduser()
-        return str(folder.absolute()) if folder.is_dir() else self.name
+def find(name: str, wanted: Wanted, progress: Progress) -> Source:
+    """Finds the dataset; only its description is fetched."""
+    datasets = packages.needed("datasets", "datasets", f"data.source 'hf:{name}'", _INSTALL)
+    address = _address(name)
+    parts: dict[str, str] = {"config": address.config or ""}
+    if Path(address.path).is_dir():
+        root = Path(address.path)
+        files = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+        parts["files"] = fingerprint.of_files(files, progress)
+    else:
+        try:
+            builder = datasets.load_dataset_builder(address.path, address.config)
+        except Exception as error:  # of the hub, the network, the dataset
+            raise _unreadable(address, error) from error
+        info = builder.info
+        sizes = {str(k): s.num_examples for k, s in sorted((info.splits or {}).items())}
+        origin = str(builder.config.data_files)
+        if revision := _REVISION.search(origin):
+            address = address._replace(revision=revision[1])
+        parts |= {
+            "path": address.path,
+            "hash": str(builder.hash),
+            "version": str(info.version),
+            "splits": str(sizes),
+            "origin": origin,
+        }
+    content = cache.key(**parts, source_version=VERSION)
+    return Source(str(address), content, functools.partial(_shards, address, Maker.of(wanted)))
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part of a split."""
+class HfShard:
+    """A part of one of a dataset's splits.
 
-    dataset: _Dataset
-    split: str
-    maker: Maker
+    A document's id is the column "id" where there is one, else "split:index" of a saved dataset
+    and "split:shard:index" of another.
+
+    Attributes:
+      index, count: which of how many shards; a saved dataset is cut into consecutive ranges.
+      size: in documents; 1 where the dataset does not tell.
+      part: of the split; its documents are kept.
+    """
+
+    address: Address
     index: int
     count: int
     size: int
+    part: Part
+    maker: Maker
 
     @property
     def name(self) -> str:
-        return f"part {self.index} of {self.split} of {self.dataset.name}"
+        return f"{self.address} {self.part.split} ({self.index + 1} of {self.count})"
 
     def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        number = start
-        try:
-            part = self.dataset.open(self.split).shard(self.count, self.index, contiguous=True)
-            if self.dataset.is_saved and start >= len(part):
+        """See `Shard`."""
+        kept = (pair for pair in self._all() if self.part.holds(pair[0].id))
+        yield from itertools.islice(kept, start, None)
+
+    def _all(self) -> Iterator[tuple[Document, int]]:
+        dataset = _splits(self.address)[self.part.split]
+        prefix, first = f"{self.part.split}:{self.index}", 0
+        if self.address.is_saved:
+            n = len(dataset)
+            first = self.index * n // self.count
+            dataset = dataset.select(range(first, (self.index + 1) * n // self.count))
+            prefix = self.part.split
+        elif self.count > 1:
+            dataset = dataset.shard(num_shards=self.count, index=self.index)
+        columns = _columns(dataset, self.maker.text_key, self.address)
+        if columns:
+            dataset = dataset.select_columns(columns)
+        records = iter(dataset)
+        for i in itertools.count():
+            where = f"document {first + i} of {self.name}"
+            try:
+                record: Mapping[str, Any] = next(records)
+            except StopIteration:
                 return
-            for record in part.skip(start):
-                name = f"{self.split}:{self.index}:{number}"
-                yield self.maker.from_record(record, name, f"record {name}"), number + 1
-                number += 1
-        except UserError:
-            raise
-        except Exception as error:  # whatever the file formats raise
-            raise UserError(
-                f"{self.name} cannot be read after document {number} ({line_of(error)}): try "
-                "again, or repair it"
-            ) from error
+            except Exception as error:  # of the network, of any of its file formats
+                raise UserError(
+                    f"{where} cannot be read ({line_of(error)}): repair the dataset, or try again "
+                    "if it was the network"
+                ) from error
+            name = f"{prefix}:{first + i}"
+            yield self.maker.from_record(record, name, where), min(i + 1, self.size)
 
 
-def _shards(dataset: _Dataset, maker: Maker, split: str) -> Sequence[Shard]:
+def _address(name: str) -> Address:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Address(str(path.absolute()))
+    if path.parent.is_dir() and len(path.parts) > 1:
+        return Address(str(path.parent.absolute()), path.name)
+    parts = name.split("/")
+    return Address("/".join(parts[:2]), "/".join(parts[2:]) or None)
+
+
+def _splits(address: Address) -> Mapping[str, Any]:
+    """The dataset's splits by name, nothing of them read."""
+    datasets = packages.needed("datasets", "datasets", str(address), _INSTALL)
     try:
-        opened = dataset.open(split)
-    except UserError:
-        raise
-    except Exception as error:
+        if address.is_saved:
+            saved = datasets.load_from_disk(address.path)
+            return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+        found = datasets.load_dataset(
+            address.path, address.config, revision=address.revision, streaming=True
+        )
+        return {str(split): dataset for split, dataset in found.items()}
+    except Exception as error:  # of the hub, the network, the dataset
+        raise _unreadable(address, error) from error
+
+
+def _shards(address: Address, maker: Maker, split: str) -> list[Shard]:
+    found = _splits(address)
+    shards: list[Shard] = []
+    for part in splits.parse(split, list(found), str(address)):
+        dataset = found[part.split]
+        _columns(dataset, maker.text_key, address)
+        count, n = _count(dataset, part.split, address.is_saved)
+        shards += [
+            HfShard(address, i, count, max(1, n // count), part, maker) for i in range(count)
+        ]
+    return shards
+
+
+def _count(dataset: Any, split: str, is_saved: bool) -> tuple[int, int]:
+    """How many shards there are, and how many documents, or 0 where that is not known."""
+    if is_saved:
+        n = len(dataset)
+        return max(1, min(n, -(-dataset.data.nbytes // _SHARD_BYTES))), n
+    told = (dataset.info.splits or {}).get(split)
+    return max(1, dataset.num_shards), (told.num_examples or 0) if told else 0
+
+
+def _columns(dataset: Any, text_key: str, address: Address) -> Sequence[str]:
+    """The columns to read, those that JSON has the kinds of; none where they are not known."""
+    features = dataset.features
+    if features is None:
+        return []
+    if text_key not in features:
         raise UserError(
-            f"hf:{dataset.name} has no documents for split {split!r} ({line_of(error)}): correct "
-            "the split"
-        ) from error
-    if dataset.is_saved:
-        count = max(1, min(_SHARDS, len(opened) // _LEAST))
-        size = len(opened) // count
-    else:
-        info = (opened.info.splits or {}).get(split)
-        count = opened.num_shards
-        size = info.num_examples // count if info is not None else 0
-    return [_Part(dataset, split, maker, index, count, size) for index in range(count)]
+            f"{address} has no column {text_key!r}: set config.data.text_key to one of "
+            + ", ".join(sorted(features))
+        )
+    datasets = packages.needed("datasets", "datasets", str(address), _INSTALL)
+    return [
+        key
+        for key, kind in features.items()
+        if key == text_key
+        or isinstance(kind, datasets.ClassLabel)
+        or (isinstance(kind, datasets.Value) and re.match("u?int|float|bool|.*string", kind.dtype))
+    ]
 
 
-def _library(dataset: _Dataset) -> Any:
-    where = f"data.source 'hf:{dataset.name}'"
-    return packages.needed("datasets", "datasets", where, "make setup HF=1")
+def _unreadable(address: Address, error: BaseException) -> UserError:
+    return UserError(
+        f"data.source '{address}' cannot be read ({line_of(error)}): correct the path, the name or "
+        "the config, written as hf:owner/name/config"
+    )

@@ -21,14 +21,14 @@ def read(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Document,
         return
     with storage.opened(file) as raw:
         table = _table(file, raw)
-        types = {name: kind for name, kind in _types(table).items() if _is_wanted(kind)}
-        if maker.text_key not in _types(table):
+        types = _types(table, maker.text_key)
+        if piece.like is not None and piece.like != file:
+            _check_like(piece.like, file, types, maker.text_key)
+        if maker.text_key not in types:
             raise UserError(
                 f"{file.path} has no column {maker.text_key!r}, but "
-                f"{', '.join(sorted(_types(table)))}: set config.data.text_key"
+                f"{', '.join(sorted(table.schema_arrow.names))}: set config.data.text_key"
             )
-        if piece.like is not None and piece.like != file:
-            _check_like(piece.like, file, types)
         metadata = table.metadata
         number = 0
         for group in range(metadata.num_row_groups):
@@ -94,24 +94,26 @@ def _batches(batches: Iterator[Any], file: File, number: int) -> Iterator[Any]:
         yield batch
 
 
-def _types(table: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in table.schema_arrow}
+def _types(table: Any, text_key: str) -> dict[str, str]:
+    """The columns that are read: name -> type."""
+    return {
+        field.name: str(field.type)
+        for field in table.schema_arrow
+        if field.name == text_key or _is_plain(field.type)
+    }
 
 
-def _check_like(like: File, file: File, types: dict[str, Any]) -> None:
+def _check_like(like: File, file: File, mine: dict[str, str], text_key: str) -> None:
     """Refuses a file whose columns are not those of the first one."""
     with storage.opened(like) as raw:
-        first = {
-            name: str(kind) for name, kind in _types(_table(like, raw)).items() if _is_wanted(kind)
-        }
-    mine = {name: str(kind) for name, kind in types.items()}
+        first = _types(_table(like, raw), text_key)
     if mine == first:
         return
     name = sorted(mine.items() ^ first.items())[0][0]
     raise UserError(
         f"the columns of {file.path} are not those of {like.path}: {name!r} is "
-        f"{mine.get(name, 'missing')} there and {first.get(name, 'missing')} here; write them alike"
-        ", or let the pattern match files of one kind"
+        f"{mine.get(name, 'missing')}, not {first.get(name, 'missing')}; write them alike, or let "
+        "the pattern match files of one kind"
     )
 
 
@@ -127,13 +129,13 @@ def _is_text(kind: Any) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _is_wanted(kind: Any) -> bool:
-    """Whether JSON has such values; texts may be stored as bytes, so those are taken too."""
+def _is_plain(kind: Any) -> bool:
+    """Whether JSON has such values."""
     is_a = packages.needed("pyarrow.types", "pyarrow", "Parquet")
     if is_a.is_list(kind) or is_a.is_large_list(kind):
-        return _is_wanted(kind.value_type)
+        return _is_plain(kind.value_type)
     if is_a.is_struct(kind):
-        return all(_is_wanted(field.type) for field in kind)
+        return all(_is_plain(field.type) for field in kind)
     checks = (is_a.is_boolean, is_a.is_integer, is_a.is_floating, is_a.is_null, _is_text)
     return any(check(kind) for check in checks)
 

@@ -10,21 +10,20 @@ import hashlib
 import os
 import platform
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import cache, neardup
 from data.documents import Progress, Shard, Source, Wanted
-from data.sources import splits
-from data.sources.files import Files as TextFiles
-from data.sources.pieces import Piece
+from data.sources import files
 from data.sources.records import Maker
+from data.sources.splits import select
 from data.sources.storage import File
 from data.waiting import steadily
 from errors import UserError
 
-SPLIT_VERSION = 2  # part of the fingerprint: raise it when the splits or their order change
+SPLIT_VERSION = 1  # part of the fingerprint: raise it when the splits or their order change
 VALIDATION_SHARE = 0.05
 _SKIPPED_DIRECTORIES = {
     "__pycache__",
@@ -43,9 +42,11 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """The running Python's library. It is read whole, to name its content: 12 MB."""
     del name, wanted
     library = read()
+    validation = functools.cache(functools.partial(_validation, library, progress))
     title = f"python_stdlib (Python {library.python})"
-    shards = functools.partial(_shards, library, progress, title)
-    return Source(title, library.fingerprint(), shards)
+    return Source(
+        title, library.fingerprint(), functools.partial(_shards, title, library, validation)
+    )
 
 
 @dataclass(frozen=True)
@@ -143,23 +144,30 @@ def choose_validation(texts: dict[str, str], share: float = VALIDATION_SHARE) ->
     return chosen
 
 
-def _shards(library: Files, progress: Progress, title: str, split: str) -> Sequence[Shard]:
-    validation = steadily(
+def _validation(library: Files, progress: Progress) -> set[str]:
+    return steadily(
         functools.partial(choose_validation, library.texts),
         functools.partial(progress, "splitting the library", 0, 1),
     )
-    names = {"train": set(library.texts) - validation, "validation": validation}
-    chosen = splits.select(split, {key: _in_order(key, names[key]) for key in names}, title)
-    pieces = []
-    for name in chosen:
-        path = library.root / name
-        pieces.append(Piece(File(name, str(path), path.stat().st_size)))
-    return [TextFiles(tuple(pieces), Maker("text", replace=False))]
+
+
+def _shards(
+    title: str, library: Files, validation: Callable[[], set[str]], split: str
+) -> list[Shard]:
+    names = {"train": set(library.texts) - validation(), "validation": validation()}
+    chosen = select(split, {key: _in_order(key, names[key]) for key in names}, title)
+    found = [
+        File(name, str(library.root / name), len(library.texts[name].encode())) for name in chosen
+    ]
+    return files.whole_files(found, Maker(text_key="", replace=False))
 
 
 def _in_order(split: str, names: set[str]) -> list[str]:
-    """The documents of a split in an order that is unrelated to their names, so that a part of
-    them, as in "train[:20%]", is like all."""
+    """The files of a split in the order in which TFDS's own shuffle would store them.
+
+    Any fixed order would do; this one is what stores were built in before, which keeps their
+    fingerprints.
+    """
 
     def place(name: str) -> bytes:
         return hashlib.md5(f"{split}{name}".encode(), usedforsecurity=False).digest()

@@ -142,8 +142,9 @@ def _remote(pattern: str, where: str) -> list[File]:
     try:
         files, path = fsspec.core.url_to_fs(pattern)
     except ImportError as error:  # it says which package to install
+        how = "`make setup GCS=1`" if pattern.startswith(("gs://", "gcs://")) else "use pip"
         raise UserError(
-            f"{where} needs a package that is not installed: {line_of(error)}"
+            f"{where} needs a package that is not installed ({line_of(error)}): {how}"
         ) from error
     except ValueError as error:
         raise UserError(f"{where}: {line_of(error)}: correct the URL") from error

@@ -5,20 +5,20 @@ Finding needs no TFDS: it is imported only by what reads documents.
 """
 
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from data import cache
+from data import cache, fingerprint
 from data.documents import Document, Progress, Shard, Source, Wanted, line_of
-from data.sources import fingerprint
-from data.sources.storage import File
+from data.sources.records import Maker
 from errors import UserError
 
-_SHARDS = 1024  # at most
-_LEAST = 10_000  # documents of each
 _INFO = "dataset_info.json"  # what makes a directory a TFDS dataset
+_SHARD_BYTES = 64 << 20  # of a shard, about, as the dataset's own description counts them
+_HELD_BYTES = 4 << 20  # of the records that are read together, about
+_HELD_RECORDS = 256
 
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
@@ -30,54 +30,66 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     )
     directory = _version_directory(name, data_dir)
     found = str(directory.relative_to(data_dir))
-    files = [
-        File(path.name, str(path), path.stat().st_size)
-        for path in directory.iterdir()
-        if path.is_file()
-    ]
+    files = {path.name: path for path in directory.iterdir() if path.is_file()}
     content = fingerprint.of_files(files, progress)
-    return Source(found, content, functools.partial(_shards, found, directory, wanted.text_key))
+    return Source(found, content, functools.partial(_shards, found, directory, Maker.of(wanted)))
 
 
 @dataclass(frozen=True)
-class _Range:
-    """Some documents of a split, in the dataset's own order.
+class TfdsShard:
+    """A range of the documents of a split, in the dataset's own order.
 
     A document's id is the feature "id" where there is one, else "split:index".
     """
 
-    where: str
+    dataset: str
     directory: Path
     split: str
-    text_key: str
-    id_key: str | None
-    first: int
-    last: int
+    maker: Maker
+    begin: int
+    end: int
 
     @property
     def name(self) -> str:
-        return f"{self.split} {self.first}:{self.last} of {self.where}"
+        return f"{self.dataset} {self.split} from {self.begin:,} to {self.end:,}"
 
     @property
     def size(self) -> int:
-        return self.last - self.first
+        """In documents."""
+        return self.end - self.begin
 
     def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        import tensorflow_datasets as tfds
+        """See `Shard`."""
+        records, features, held, _ = _opened(
+            self.dataset, self.directory, self.split, self.maker.text_key
+        )
+        for low in range(self.begin + start, self.end, held):
+            some = range(low, min(low + held, self.end))
+            for index, record in zip(some, self._read(records, some), strict=True):
+                yield self._document(record, features, index), index + 1 - self.begin
 
-        builder = tfds.builder_from_directory(str(self.directory))
-        records = builder.as_data_source(split=self.split, file_format="array_record")
-        for index in range(self.first + start, self.last):
-            try:
-                record = records[index]
-                name = _text(record[self.id_key]) if self.id_key else f"{self.split}:{index}"
-                document = Document(name, _text(record[self.text_key]))
-            except Exception as error:  # whatever the reader of the file format raises
-                raise UserError(
-                    f"document {index} of split {self.split!r} of {self.where} cannot be read as "
-                    f"text ({line_of(error)}): prepare the dataset again"
-                ) from error
-            yield document, index + 1 - self.first
+    def _read(self, records: Any, some: range) -> list[Any]:
+        try:
+            return list(records.__getitems__(list(some)))
+        except Exception as error:  # whatever the reader of the file format raises
+            if len(some) > 1:  # names the document itself
+                return [self._read(records, range(i, i + 1))[0] for i in some]
+            raise UserError(
+                f"document {some.start} of split {self.split!r} of {self.dataset} in "
+                f"{self.directory} cannot be read as text ({line_of(error)}): prepare the dataset "
+                "again"
+            ) from error
+
+    def _document(self, record: Mapping[str, Any], features: list[str], index: int) -> Document:
+        where = f"document {index} of split {self.split!r} of {self.dataset} in {self.directory}"
+        values, invalid = {}, 0
+        for key in features:
+            value = record[key]
+            if isinstance(value, bytes):
+                value, more = self.maker.decode(value, where)
+                invalid += more
+            values[key] = value.item() if hasattr(value, "item") else value
+        return self.maker.from_record(values, f"{self.split}:{index}", where, invalid)
 
 
 def _version_directory(name: str, data_dir: Path) -> Path:
@@ -103,7 +115,26 @@ def _version_directory(name: str, data_dir: Path) -> Path:
     )
 
 
-def _shards(name: str, directory: Path, text_key: str, split: str) -> Sequence[Shard]:
+class _Opened(NamedTuple):
+    records: Any
+    features: list[str]  # whose values documents have
+    held: int  # records to read together
+    per_shard: int  # documents
+
+
+def _shards(name: str, directory: Path, maker: Maker, split: str) -> list[Shard]:
+    opened = _opened(name, directory, split, maker.text_key)
+    n = len(opened.records)
+    if not n:
+        raise UserError(f"{name} has no documents for split {split!r}: use a split that has some")
+    return [
+        TfdsShard(name, directory, split, maker, begin, min(begin + opened.per_shard, n))
+        for begin in range(0, n, opened.per_shard)
+    ]
+
+
+@functools.lru_cache(maxsize=4)  # a process reads many shards of a split
+def _opened(name: str, directory: Path, split: str, text_key: str) -> _Opened:
     import tensorflow_datasets as tfds
 
     where = f"{name} in {directory}"
@@ -134,7 +165,7 @@ def _shards(name: str, directory: Path, text_key: str, split: str) -> Sequence[S
         )
     try:
         records = builder.as_data_source(split=split, file_format="array_record")
-        count = len(records)
+        len(records)
     except (ValueError, KeyError) as error:
         raise UserError(
             f"{name} has no documents for split {split!r} ({line_of(error)}): its splits are "
@@ -145,14 +176,18 @@ def _shards(name: str, directory: Path, text_key: str, split: str) -> Sequence[S
             f"the data files of {where} cannot be read ({line_of(error)}): prepare the dataset "
             "again"
         ) from error
-    has_id = "id" in features and isinstance(features["id"], tfds.features.Text)
-    parts = max(1, min(_SHARDS, count // _LEAST))
-    bounds = [count * i // parts for i in range(parts + 1)]
-    return [
-        _Range(where, directory, split, text_key, "id" if has_id else None, first, last)
-        for first, last in itertools.pairwise(bounds)
+    names = [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Text)
+        or (isinstance(feature, tfds.features.Tensor) and feature.shape == ())
     ]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    whole = builder.info.splits.values()
+    n, n_bytes = (sum(getattr(s, a) for s in whole) for a in ("num_examples", "num_bytes"))
+    average = max(1, n_bytes // max(1, n))
+    return _Opened(
+        records,
+        names,
+        min(max(1, _HELD_BYTES // average), _HELD_RECORDS),
+        max(1, _SHARD_BYTES // average),
+    )

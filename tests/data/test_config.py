@@ -28,7 +28,8 @@ def test_a_bad_field_is_named_in_one_line(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("source", ["c4/en", "tfds", "tfds:", "files:", "python_stdlib:x", ""])
 def test_an_unknown_source_is_told_the_choices(source: str) -> None:
-    choices = r"use one of 'python_stdlib', 'files:PATTERN', 'tfds:name/config', 'hf:name@config'\Z"
+    forms = "'python_stdlib', 'files:PATTERN', 'hf:PATH_OR_NAME/config', 'tfds:name/config'"
+    choices = rf"use one of {forms}\Z"
     with pytest.raises(ValueError, match=rf"^source='{source}': {choices}"):
         DataConfig(source, 8)
 

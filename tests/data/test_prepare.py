@@ -272,7 +272,7 @@ def test_stores_that_were_built_before_are_found_again(
     prepared = prepare(config)
     (made,) = prepared.corpora
     assert made.eval is not None
-    assert made.fingerprint == "9b5990247ed6f404356a241cba9b3e1e"
+    assert made.fingerprint == "91d4033c683d4466679f108ffa6c9095"
     assert made.train.fingerprint == "3a4b81ebca7882a6ca51b59f7a07b8c6"
     assert made.eval.fingerprint == "975119273723227c4e91aa3449c859c5"
     assert stream_of(config, 4, prepared).fingerprint(7) == "ddad93ead88c180f3c07cffe9363075d"

@@ -4,33 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from data import sources
-from data.config import DataConfig
-from data.preparation import Prepared
+from data.documents import Source
 from data.sources import python_stdlib
-from data.store import TokenStore
 from errors import UserError
+from tests.data.sources.reading import checked, find, refused
 
-CONFIG = DataConfig(source="python_stdlib", sequence_length=256)
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return find("python_stdlib")
 
 
-@pytest.fixture
-def splits(
-    stdlib: tuple[Path, Prepared], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, dict[str, str]]:
+@pytest.fixture(scope="module")
+def splits(source: Source) -> dict[str, dict[str, str]]:
     """split -> id -> text."""
-    monkeypatch.setenv("PODIUM_CACHE", str(stdlib[0]))
-
-    def silent(what: str, done: int, total: int) -> None:
-        pass
-
-    found = sources.find(CONFIG.source, CONFIG, silent)
     return {
-        split: {
-            document.id: document.text
-            for shard in found.shards(split)
-            for document, _ in shard.documents()
-        }
+        split: {d.id: d.text for shard in source.shards(split) for d in checked(shard)}
         for split in ("train", "validation")
     }
 
@@ -127,18 +116,7 @@ def test_a_library_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         python_stdlib.read(tmp_path)
 
 
-def test_the_store_holds_the_documents(
-    stdlib: tuple[Path, Prepared], splits: dict[str, dict[str, str]]
-) -> None:
-    (corpus,) = stdlib[1].corpora
-    assert corpus.eval is not None
-    stores: dict[str, TokenStore] = {"train": corpus.train, "validation": corpus.eval}
-    tokenizer = stdlib[1].tokenizer
-    for split, tokens in stores.items():
-        assert tokens.n_documents == len(splits[split])
-        assert tokens.n_bytes == sum(len(t.encode()) for t in splits[split].values())
-        for i in range(0, tokens.n_documents, 10):
-            ids = tokens.read(*tokens.token_offsets[i : i + 2].tolist()).tolist()
-            assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id
-            text = b"".join(map(tokenizer.token, ids)).decode()
-            assert text == splits[split][tokens.document_id(i)]
+def test_a_part_of_a_split_is_by_count(source: Source, splits: dict[str, dict[str, str]]) -> None:
+    ids = [d.id for shard in source.shards("train[:10]+validation[-5:]") for d in checked(shard)]
+    assert ids == [*list(splits["train"])[:10], *list(splits["validation"])[-5:]]
+    refused(r"no documents for split 'test' .*train \([\d,]+ documents\)", source.shards, "test")
