@@ -37,7 +37,7 @@ def test_every_corpus_has_its_loss(whole: Path) -> None:
         "eval/loss/docs",
         "eval/loss/model",
     }
-    assert "loss/docs" in (whole / "report.html").read_text()
+    assert "Loss of docs, nats a token" in (whole / "report.html").read_text()
 
 
 @pytest.mark.parametrize("after", [3, 7])
