@@ -1,23 +1,35 @@
-"""Both benchmarks, one after the other: the data, then the step.
+"""Measures Podium beside its peers: the data, then the step.
 
-python -m bench
-python -m bench.data --help
-python -m bench.step --help
+    python -m bench
+    python -m bench data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz"
+    python -m bench step --help        # one of them, with its flags
+
+`make bench ARGS="step --torch_python=PYTHON"` is the same.
 """
 
 import subprocess
 import sys
+from collections.abc import Sequence
+
+_NAMES = ("data", "step")
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Runs each in a process of its own; the exit code is that of the first that fails."""
-    for name in ("data", "step"):
+    names = _NAMES
+    if arguments:
+        if arguments[0] not in _NAMES:
+            print(f"error: {arguments[0]!r}: give {' or '.join(_NAMES)} first", file=sys.stderr)
+            return 2
+        names, arguments = (arguments[0],), arguments[1:]
+    for name in names:
         print(f"-- {name}", flush=True)
-        code = subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode
+        command = [sys.executable, "-m", f"bench.{name}", *arguments]
+        code = subprocess.run(command, check=False).returncode
         if code:
             return code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

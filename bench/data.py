@@ -1,7 +1,7 @@
 """How fast data is prepared, and how fast batches are made of it.
 
-    python -m bench.data
-    python -m bench.data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz" \\
+    python -m bench data
+    python -m bench data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz" \\
       --split="train-*.jsonl.gz" --tokenizer=$PODIUM_ASSETS/gpt2
 
 Preparing is timed beside what the tokenizer alone takes for the same text (`encode_batch_fast` of

@@ -1,6 +1,6 @@
 """Trains the same GPT-2-shaped model in Podium and in PyTorch, step by step in turn.
 
-    python -m bench.step --torch_python=PYTHON
+    python -m bench step --torch_python=PYTHON
 
 PyTorch is no dependency: --torch_python names an interpreter that has it. On a GPU the same
 command takes GPT-2 124M at length 1024 in bfloat16, against compiled PyTorch, and adds the MFU

@@ -1,6 +1,6 @@
 """From one shard of documents to files of tokens, a piece at a time: what a process does.
 
-A chunk is a file of the documents of about `CHUNK` characters, tokenized. It appears whole or not
+A chunk is a file of what is left of about `CHUNK` characters of documents, tokenized. It appears whole or not
 at all, and where it ends depends on the documents alone: so a build that was killed goes on after
 the last chunk that is there, and ends with the same chunks.
 """
@@ -155,12 +155,14 @@ def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[i
         if last.last:
             yield shard.size
             return
+    seen = 0  # characters, before filters: so much is not read again after a kill
     for batch, read in _batches(shard.documents(chunk.next)):
+        seen += sum(len(document.text) for document in batch)
         _add(chunk, batch, tools)
         chunk.read = read
-        if sum(chunk.text_bytes) >= CHUNK:
+        if seen >= CHUNK:
             _save(chunk, path_of(recipe.folder, number, count))
-            count += 1
+            count, seen = count + 1, 0
             chunk = _empty(tools, chunk.next, read)
         yield read
     chunk.last = True
