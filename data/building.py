@@ -26,7 +26,7 @@ from data.tokenizer import Tokenizer
 from data.waiting import steadily
 from errors import UserError
 
-_WORTH = 1 << 23  # of what is to be read, for each process beyond this one
+_WORTH = 1 << 23  # of what is to be read, for each process; less is read in this one
 _TOKENIZER = "tokenizer.json"
 
 
@@ -82,12 +82,16 @@ def _build(
         recipe = Recipe(folder, folder / _TOKENIZER, filters, overlaps)
         tools = chunks.Tools(recipe, tokenizer)  # says at once which package is missing
         _save_tokenizer(tokenizer, recipe.tokenizer)
-        processes = min(processes or os.cpu_count() or 1, len(shards), 1 + total // _WORTH)
+        processes = min(processes or os.cpu_count() or 1, len(shards), max(total // _WORTH, 1))
 
         def told(read: dict[int, int]) -> None:
             progress(f"{what}: MB", sum(read.values()) >> 20, total >> 20)
 
-        _make_chunks(recipe, tools, shards, processes, told)
+        if total > _WORTH:
+            for read in workers.run(recipe, shards, processes):
+                told(read)
+        else:
+            _make_chunks(recipe, tools, shards, told)
     _join(path, folder, len(shards), tools, about, progress)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,14 +106,9 @@ def _make_chunks(
     recipe: Recipe,
     tools: Tools,
     shards: Sequence[Shard],
-    processes: int,
     progress: Callable[[dict[int, int]], None],
 ) -> None:
-    """Makes all chunks; `progress` is told what has been read of each shard."""
-    if processes > 1:
-        for told in workers.run(recipe, shards, processes):
-            progress(told)
-        return
+    """Makes all chunks in this process; `progress` is told what has been read of each shard."""
     read: dict[int, int] = {}
     for number, shard in enumerate(shards):
         writing = chunks.write(recipe, tools, number, shard)

@@ -1,8 +1,8 @@
 """From one shard of documents to files of tokens, a piece at a time: what a process does.
 
-A chunk is a file of what is left of about `CHUNK` characters of documents, tokenized. It appears whole or not
-at all, and where it ends depends on the documents alone: so a build that was killed goes on after
-the last chunk that is there, and ends with the same chunks.
+A chunk is a file of what is left of about `CHUNK` characters of documents, tokenized. It appears
+whole or not at all, and where it ends depends on the documents alone: so a build that was killed
+goes on after the last chunk that is there, and ends with the same chunks.
 """
 
 import json
@@ -160,6 +160,7 @@ def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[i
         seen += sum(len(document.text) for document in batch)
         _add(chunk, batch, tools)
         chunk.read = read
+        batch.clear()  # a document may be large
         if seen >= CHUNK:
             _save(chunk, path_of(recipe.folder, number, count))
             count, seen = count + 1, 0
@@ -177,6 +178,7 @@ def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[D
     for document, read in documents:
         batch.append(document)
         size += len(document.text)
+        del document  # the batch alone has it: it may be large
         if size >= _BATCH or len(batch) == _DOCUMENTS:
             yield batch, read
             batch, size = [], 0
@@ -272,26 +274,37 @@ def _save(chunk: Chunk, path: Path) -> None:
         "last": chunk.last,
     }
     ids = [name.encode() for name in chunk.ids]
-    empty = [np.zeros(0, np.uint16)]
+    members = {
+        "about": [np.frombuffer(json.dumps(about).encode(), np.uint8)],
+        "tokens": chunk.tokens or [np.zeros(0, np.uint16)],
+        "token": [np.array(chunk.lengths, np.int64)],
+        "byte": [np.array(chunk.text_bytes, np.int64)],
+        "id": [np.array([len(name) for name in ids], np.int64)],
+        "ids": [np.frombuffer(b"".join(ids), np.uint8)],
+    }
+    for i, some in enumerate(chunk.signatures if ids else ()):
+        table = np.frombuffer(b"".join(some), np.uint8)
+        members[f"signature{i}"] = [table.reshape(len(ids), -1)]
     descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                tokens=np.concatenate(chunk.tokens or empty),
-                token=np.array(chunk.lengths, np.int64),
-                byte=np.array(chunk.text_bytes, np.int64),
-                id=np.array([len(name) for name in ids], np.int64),
-                ids=np.frombuffer(b"".join(ids), np.uint8),
-                **{
-                    f"signature{i}": np.frombuffer(b"".join(some), np.uint8).reshape(len(ids), -1)
-                    for i, some in enumerate(chunk.signatures)
-                    if ids
-                },
-            )
+        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, parts in members.items():
+                _write_member(archive, name, parts)
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, parts: Sequence[np.ndarray]) -> None:
+    """An array of an .npz file, from parts that are never held joined."""
+    first = parts[0]
+    header = {
+        "descr": np.lib.format.dtype_to_descr(first.dtype),
+        "fortran_order": False,
+        "shape": (sum(len(part) for part in parts), *first.shape[1:]),
+    }
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in parts:
+            member.write(part.tobytes())
