@@ -82,6 +82,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
     proxy.close()
 
 
+@pytest.mark.slow
 def test_a_short_outage_is_waited_for(podium: Commands, proxy, folder, finished, tmp_path):
     behind = podium.with_env(environment(proxy.url))
     process = behind.start(*behind.train(folder))
