@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_NAMES = ("data", "step")
+_NAMES: tuple[str, ...] = ("data", "step")
 
 
 def main(arguments: Sequence[str]) -> int:
