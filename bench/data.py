@@ -26,10 +26,11 @@ import grain
 import numpy as np
 from absl import app, flags
 
+from bench.short import Short
 from data import building, plan, sources
 from data import tokenizer as tokenizers
 from data.config import Corpus, Packing
-from data.documents import NO_SPLIT, Document, Shard
+from data.documents import NO_SPLIT, Shard
 from data.mixture import Mixture
 from data.stages import Stage
 from data.store import TokenStore
@@ -46,28 +47,8 @@ SECONDS = flags.DEFINE_float("seconds", 5, "Of making batches, each time.", lowe
 OUT = flags.DEFINE_string("out", "", "Also write the result there, as JSON.")
 
 _ROWS, _LENGTH = 8, 1024
-_SHORT = 1600  # characters: about 400 tokens of English
 _BATCH = 1 << 20  # bytes of text
 _TURNS = 3
-
-
-class _Short:
-    """The documents of shards, each cut into many of about `_SHORT` characters."""
-
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-        self.name, self.size = f"short {shard.name}", shard.size
-
-    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
-        number = 0
-        draw = np.random.default_rng(0)
-        for document, read in self._shard.documents():
-            at = 0
-            while at < len(document.text):
-                end = at + int(draw.lognormal(np.log(_SHORT), 0.6)) + 1
-                if number >= start:
-                    yield Document(f"{document.id}:{at}", document.text[at:end]), read
-                number, at = number + 1, end
 
 
 def main(argv: list[str]) -> None:
@@ -79,7 +60,7 @@ def main(argv: list[str]) -> None:
         os.environ["PODIUM_CACHE"] = folder
         tokenizer = _tokenizer(shards)
         store = preparing(Path(folder), shards, tokenizer, result)
-        short = building.build(Path(folder) / "short", [_Short(s) for s in shards], tokenizer, {})
+        short = building.build(Path(folder) / "short", [Short(s) for s in shards], tokenizer, {})
         batches(store, "documents as they are", result)
         batches(short, "documents of about 400 tokens", result)
     print(", ".join(f"{k} {v}" for k, v in describe().items()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from data.sources.storage import File
 
 # Both determine the order and the names of documents: raise files.VERSION when they change.
-GROUP_BYTES = 64 << 20  # of small files that are one shard
+GROUP_BYTES = 8 << 20  # of small files that are one shard
 CUT_BYTES = 256 << 20  # of a piece of a large file
 
 
