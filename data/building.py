@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data import cache, chunks, store, workers
+from data import cache, chunks, fingerprint, store, workers
 from data.chunks import Recipe, Tools, Written
 from data.documents import Progress, Shard
 from data.filters import OFF, Duplicates, FilterConfig
@@ -202,7 +202,7 @@ def _join(
 
         def digest(file: Path) -> str:
             tick = functools.partial(progress, f"checking {file.name}: file", 0, 1)
-            return steadily(functools.partial(store.sha256, file), tick)
+            return steadily(functools.partial(fingerprint.sha256, file), tick)
 
         manifest = store.manifest(building, about, facts, digest)
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

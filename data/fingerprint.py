@@ -50,3 +50,9 @@ def of_listing(files: Iterable[tuple[str, int, str]]) -> str:
     for name, size, mark in files:
         content.update(f"{name}\0{size}\0{mark}\n".encode())
     return content.hexdigest()[:32]
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,8 +11,6 @@ import numpy as np
 
 from data import permute
 
-_ORDER_KEY = permute.derive_key(0x706F6469756D)  # any constant
-
 
 class Packed(NamedTuple):
     """Pieces in ascending order of where they lie: int64 [P] each.
@@ -41,7 +39,7 @@ def concatenate(lengths: np.ndarray, bin_length: int) -> Packed:
       lengths: int64 [n], positions of each document, at least 1.
       bin_length: L.
     """
-    document = permute.permute(np.arange(lengths.size), lengths.size, _ORDER_KEY)
+    document = permute.permute(np.arange(lengths.size), lengths.size, permute.DOCUMENTS)
     length = lengths[document]
     end = np.cumsum(length)
     n_bins = -(-int(end[-1]) // bin_length)
@@ -59,7 +57,7 @@ def best_fit(lengths: np.ndarray, bin_length: int) -> Packed:
     Args:
       lengths, bin_length: as of `concatenate`.
     """
-    document = permute.permute(np.arange(lengths.size), lengths.size, _ORDER_KEY)
+    document = permute.permute(np.arange(lengths.size), lengths.size, permute.DOCUMENTS)
     length = lengths[document]
     full, rest = np.divmod(length, bin_length)
     whole_document = np.repeat(document, full)

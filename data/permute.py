@@ -33,6 +33,11 @@ def derive_key(*parts: int) -> int:
     return key
 
 
+DOCUMENTS = derive_key(0x706F6469756D)
+"""The key (any constant) of the order in which documents are packed and evaluated, which is
+unrelated to that of their source."""
+
+
 def permute(index: np.ndarray, n: int, key: int) -> np.ndarray:
     """Where the permutation of range(n) with this key sends each index.
 

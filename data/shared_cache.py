@@ -4,7 +4,6 @@ A folder of it is complete once it has a list of its files, with their SHA-256, 
 last. Folders are named by what determined their content, so that none is ever written anew.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from etils import epath
 
+from data import fingerprint
 from errors import UserError
 
 _LIST = "complete.json"
@@ -50,7 +50,7 @@ def publish(built: Path, shared: epath.Path) -> None:
     if complete(shared):
         return
     files = sorted(path for path in built.rglob("*") if path.is_file())
-    sums = {path.relative_to(built).as_posix(): _sha256(path) for path in files}
+    sums = {path.relative_to(built).as_posix(): fingerprint.sha256(path) for path in files}
     try:
         for name in sums:
             (shared / name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +88,10 @@ def fetch(shared: epath.Path, target: Path) -> None:
     except Exception as error:
         raise _unreached(shared, error) from error
     for name, expected in sums.items():
-        if _sha256(target / name) != expected:
+        if fingerprint.sha256(target / name) != expected:
             raise UserError(
                 f"{shared / name} is damaged: delete the folder {shared}, and it is built again"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreached(shared: epath.Path, error: Exception) -> UserError:

@@ -14,7 +14,6 @@ A store is a directory:
 Documents are in the order of their source. data/building.py makes stores.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from data import cache
+from data import cache, fingerprint
 from errors import UserError
 
 VERSION = 2  # part of a store's address: raise it when the layout or the order changes
@@ -136,7 +135,7 @@ class TokenStore:
             self._verify(name)
 
     def _verify(self, name: str) -> None:
-        if sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
+        if fingerprint.sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
             raise _damaged(self.path / name, "not what was written")
 
 
@@ -172,12 +171,6 @@ def manifest(
         **facts,
         "files": files,
     }
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _map(path: Path) -> np.ndarray:

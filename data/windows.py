@@ -13,8 +13,6 @@ from data import permute
 from data.rows import Batch
 from data.store import TokenStore
 
-_ORDER_KEY = permute.derive_key(0x706F6469756D)  # any constant
-
 
 class Windows:
     """The batches of an evaluation over one store. Threads may call it together.
@@ -136,7 +134,7 @@ def _order(store: TokenStore, max_tokens: int | None) -> np.ndarray:
     n = store.n_documents
     some = n if max_tokens is None else min(n, 1024)
     while True:
-        documents = permute.permute(np.arange(some), n, _ORDER_KEY)
+        documents = permute.permute(np.arange(some), n, permute.DOCUMENTS)
         if some == n:
             return documents
         targets = store.token_offsets[documents + 1] - store.token_offsets[documents] - 1

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from data.filters import packages
+from data import packages
+from data.filters.config import INSTALL
 
 _SHINGLE = 5  # words
 _PERMUTATIONS = 128
@@ -47,7 +48,9 @@ class Near:
     width = 4 * _PERMUTATIONS
 
     def __init__(self, threshold: float) -> None:
-        self._datasketch = packages.needed("datasketch", "near_duplicates")
+        self._datasketch = packages.needed(
+            "datasketch", "datasketch", "config.data.filters.near_duplicates", INSTALL
+        )
         self._threshold = threshold
 
     def signature(self, text: str) -> bytes:

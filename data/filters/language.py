@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from data import packages
 from data.documents import Document
-from data.filters import packages
-from data.filters.config import FilterConfig
+from data.filters.config import INSTALL, FilterConfig
 from errors import UserError
 
 _LOOKED_AT = 20_000  # characters: more does not change the answer
@@ -31,7 +31,9 @@ class Language:
     """
 
     def __init__(self, languages: tuple[str, ...], probability: float) -> None:
-        langid = packages.needed("py3langid.langid", "languages")
+        langid = packages.needed(
+            "py3langid.langid", "py3langid", "config.data.filters.languages", INSTALL
+        )
         self._identifier = langid.LanguageIdentifier.from_model_file(
             langid.MODEL_FILE, norm_probs=True
         )

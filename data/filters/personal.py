@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from data import packages
 from data.documents import Document
-from data.filters import packages
-from data.filters.config import FilterConfig
+from data.filters.config import INSTALL, FilterConfig
 
 _KINDS = {  # our name: presidio's recognizer and entity
     "email": ("EmailRecognizer", "EMAIL_ADDRESS"),
@@ -40,8 +40,11 @@ class Personal:
     """
 
     def __init__(self, kinds: tuple[str, ...]) -> None:
-        recognizers = packages.needed("presidio_analyzer.predefined_recognizers", "mask")
-        tldextract = packages.needed("tldextract", "mask")
+        why = "config.data.filters.mask"
+        recognizers = packages.needed(
+            "presidio_analyzer.predefined_recognizers", "presidio-analyzer", why, INSTALL
+        )
+        tldextract = packages.needed("tldextract", "tldextract", why, INSTALL)
         own = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
         setattr(tldextract, "extract", own)  # noqa: B010 - what the recognizer of addresses calls
         self._recognizers: list[tuple[str, str, Any]] = []

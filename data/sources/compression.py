@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
+from data import packages
 from data.documents import line_of
-from data.sources import packages
 
 # Bytes given to a decompressor at a time. What comes out of them can be 2**15 times as much, and
 # all of it is held: so this bounds the memory at some 64 MB.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data import cache, fingerprint
+from data import cache, fingerprint, packages
 from data.documents import Document, Progress, Shard, Source, Wanted, line_of
-from data.sources import packages, splits
+from data.sources import splits
 from data.sources.records import Maker
 from data.sources.splits import Part
 from errors import UserError

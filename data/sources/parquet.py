@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from data import packages
 from data.documents import Document
-from data.sources import packages, storage
+from data.sources import storage
 from data.sources.pieces import Piece
 from data.sources.records import Maker
 from data.sources.storage import File

@@ -102,7 +102,7 @@ def select(split: str, available: Mapping[str, Sequence[T]], where: str) -> list
     why = "it is empty"
     try:
         asked = tfds.core.ReadInstruction.from_spec(split).to_absolute(lengths)
-    except (ValueError, AssertionError, NotImplementedError) as error:
+    except (ValueError, AssertionError, NotImplementedError) as error:  # all three are TFDS's
         why = line_of(error)
         asked = []
     chosen = [x for part in asked for x in available[part.splitname][part.from_ : part.to]]

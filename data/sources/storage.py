@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from data import packages
 from data.documents import line_of
-from data.sources import compression, packages
+from data.sources import compression
 from errors import UserError
 
 _BUFFER = 1 << 18

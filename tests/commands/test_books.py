@@ -6,11 +6,14 @@ import pytest
 
 from tests.running import Commands, metrics
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.environ.get("PODIUM_ASSETS"), reason="PODIUM_ASSETS is unset: no books to train on"
+    ),
+]
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("PODIUM_ASSETS"), reason="PODIUM_ASSETS is unset: no books to train on"
-)
+
 def test_a_few_steps_on_books(podium: Commands, tmp_path: Path) -> None:
     """Ten real books, six to train on, through `files:`, to a checkpoint and a report."""
     source = f"files:{os.environ['PODIUM_ASSETS']}/books/valid.jsonl.gz"
@@ -42,10 +45,6 @@ def test_a_few_steps_on_books(podium: Commands, tmp_path: Path) -> None:
     assert (workdir / "report.html").is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("PODIUM_ASSETS"), reason="PODIUM_ASSETS is unset: no books to train on"
-)
 def test_books_and_code_with_the_tokenizer_of_gpt2(podium: Commands, tmp_path: Path) -> None:
     """The shipped mixture, smaller: stopped within its second stage, it goes on to the bit."""
     assets = os.environ["PODIUM_ASSETS"]

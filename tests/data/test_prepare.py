@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data import building, cache, store, waiting
+from data import building, cache, fingerprint, waiting
 from data import tokenizer as T
 from data.config import CorpusConfig, DataConfig
 from data.preparation import Prepared, prepare, prepare_split
@@ -250,7 +250,7 @@ def test_long_work_goes_on_being_told(poems: Path, monkeypatch: pytest.MonkeyPat
     slow(training, "train_bpe")
     monkeypatch.setitem(training.TRAINERS, "bpe", training.train_bpe)
     slow(byte_level.ByteLevelTokenizer, "encode_batch")
-    slow(store, "sha256")
+    slow(fingerprint, "sha256")
     slow(gzip, "compress")
     config = DataConfig("tfds:poems/short", 32, tokenizer_vocab_size=300, data_dir=str(poems))
     prepare(config, progress)

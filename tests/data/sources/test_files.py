@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from data.sources import packages
+from data import packages
 from tests.data.sources.reading import checked, find, read, refused
 
 NOTES = {f"{'abc'[i % 3]}/note{i}.md": f"Note {i}, né.\r\n" for i in range(90)}

@@ -131,7 +131,9 @@ def test_a_cut_that_changes_the_ids_is_not_made() -> None:
     np.testing.assert_array_equal(np.concatenate(Pairs().encode_batch(parts)), ids)
 
 
-@pytest.mark.skipif("PODIUM_ASSETS" not in os.environ, reason="PODIUM_ASSETS is not set")
+@pytest.mark.skipif(
+    not os.environ.get("PODIUM_ASSETS"), reason="PODIUM_ASSETS is unset: no books, no GPT-2 files"
+)
 def test_books_with_gpt2() -> None:
     assets = Path(os.environ["PODIUM_ASSETS"])
     tokenizer = gpt2.load(assets / "gpt2", gpt2.PAIRS[0])

@@ -1,4 +1,4 @@
-"""Packages that only some sources need, imported when they are needed."""
+"""Packages that only some sources and filters need, imported when they are needed."""
 
 import importlib
 from typing import Any
@@ -12,7 +12,7 @@ def needed(module: str, package: str, why: str, install: str = "make setup") -> 
     Args:
       module: as it is imported.
       package: as it is installed.
-      why: what cannot be read without it, for the message.
+      why: what cannot be done without it, for the message.
       install: the command that brings it.
 
     Raises:

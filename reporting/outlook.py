@@ -1,0 +1,40 @@
+"""What a run will be, told before it starts."""
+
+import jax
+
+from data.preparation import Prepared
+from data.stream import Stream
+from training.config import RunConfig
+
+
+def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
+    """The run in a few lines, before it starts."""
+    model, epochs = config.model, stream.epochs(config.train.steps)
+    lines = []
+    for corpus in data.corpora:
+        train, held_out = corpus.train, corpus.eval
+        lines.append(
+            f"{'data' if len(data.corpora) == 1 else corpus.name}: {corpus.dataset}: "
+            f"{train.n_documents:,} documents, {train.n_tokens:,} tokens of "
+            f"{train.n_bytes / train.n_tokens:.2f} bytes, to train on for "
+            f"{epochs[corpus.name]:.2f} epochs; {held_out.n_documents if held_out else 0:,} "
+            "documents held out"
+        )
+    lines += [
+        f"model: {model.num_params():,} parameters, {model.dtype}; "
+        f"{config.train.steps:,} steps of {config.train.batch_size} x "
+        f"{config.data.sequence_length} tokens",
+        f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
+    ]
+    return "\n".join(lines)
+
+
+def repetitions(config: RunConfig, stream: Stream) -> list[str]:
+    """A line for each corpus that will be seen more often than the config says is well."""
+    most = config.data.max_epochs
+    return [
+        f"note: {name} will be seen {epochs:.1f} times, more than data.max_epochs={most:g}: what "
+        "is repeated teaches less and less"
+        for name, epochs in stream.epochs(config.train.steps).items()
+        if epochs > most
+    ]
