@@ -130,14 +130,11 @@ def _chunks(folder: Path, shards: int) -> Iterator[Written]:
             path = chunks.path_of(folder, shard, count)
             try:
                 chunk = Written(path)
-                with contextlib.closing(chunk):
-                    yield chunk
-                    last = chunk.last
             except chunks.BROKEN as error:
-                path.unlink(missing_ok=True)
-                raise UserError(
-                    f"{path} was damaged and is deleted: the same command makes it again"
-                ) from error
+                raise chunks.discarded(path) from error
+            with contextlib.closing(chunk):
+                yield chunk
+                last = chunk.last
             count += 1
 
 

@@ -97,7 +97,8 @@ class Written:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises one of BROKEN where there is no whole chunk."""
+        """Raises one of BROKEN where there is no chunk, or what it says of itself is damaged."""
+        self._path = path
         self._file = path.open("rb")
         try:
             self._arrays = np.load(self._file, allow_pickle=False)
@@ -111,12 +112,25 @@ class Written:
             raise
 
     def array(self, name: str) -> np.ndarray:
-        """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids"."""
-        return self._arrays[name]
+        """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids".
+
+        Raises:
+          UserError: it is damaged; the chunk is deleted.
+        """
+        try:
+            return self._arrays[name]
+        except BROKEN as error:
+            raise discarded(self._path) from error
 
     def close(self) -> None:
         self._arrays.close()
         self._file.close()
+
+
+def discarded(path: Path) -> UserError:
+    """Deletes a damaged chunk, and says so: it is the next build's to make again."""
+    path.unlink(missing_ok=True)
+    return UserError(f"{path} was damaged and is deleted: the same command makes it again")
 
 
 def path_of(folder: Path, shard: int, chunk: int) -> Path:

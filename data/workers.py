@@ -25,7 +25,7 @@ def run(recipe: Recipe, shards: Sequence[Shard], processes: int) -> Iterator[dic
     """Makes the chunks of all shards.
 
     Yields:
-      every second or so: how much has been read of the shards that are under way or done.
+      after every batch: how much has been read of the shards that are under way or done.
 
     Raises:
       UserError: of a shard.
@@ -46,10 +46,9 @@ def run(recipe: Recipe, shards: Sequence[Shard], processes: int) -> Iterator[dic
             thread.start()
         done = 0
         while done < len(shards):
-            try:
+            try:  # with a bound, so that signals find Python here
                 kind, number, value = events.get(timeout=_TICK_S)
-            except queue.Empty:
-                yield read
+            except queue.Empty:  # no word of it: a process that hangs is to be noticed
                 continue
             if kind == "mistake":
                 raise UserError(value)

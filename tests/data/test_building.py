@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +101,31 @@ def test_a_build_goes_on_after_its_last_chunk(
     stop = ""
     built = building.build(tmp_path / "store", [Stopping(TEXTS[:500])], ByteTokenizer(), {})
     assert started[0] == 0 and 0 < started[1] < 300
+    whole = building.build(tmp_path / "whole", [Texts(TEXTS[:500])], ByteTokenizer(), {})
+    assert content(built.path) == content(whole.path)
+
+
+@pytest.mark.parametrize("member", ["tokens", "token", "ids"])
+def test_a_damaged_chunk_is_named_and_made_again(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
+    def damage(*args: Any) -> None:
+        """Before the chunks are joined: a byte of what one of them holds is flipped."""
+        path = chunks.path_of(cache.building_folder(tmp_path / "store"), 0, 1)
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{member}.npy")
+        content[info.header_offset + 200] ^= 1  # behind the headers of the member and the array
+        path.write_bytes(content)
+        join(*args)
+
+    join = building._join
+    monkeypatch.setattr(building, "_join", damage)
+    with pytest.raises(UserError, match=r"000000-000001\.npz was damaged and is deleted: the same"):
+        building.build(tmp_path / "store", [Texts(TEXTS[:500])], ByteTokenizer(), {})
+    assert not (tmp_path / "store").exists()
+    monkeypatch.setattr(building, "_join", join)
+    built = building.build(tmp_path / "store", [Texts(TEXTS[:500])], ByteTokenizer(), {})
     whole = building.build(tmp_path / "whole", [Texts(TEXTS[:500])], ByteTokenizer(), {})
     assert content(built.path) == content(whole.path)
 
