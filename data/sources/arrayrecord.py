@@ -28,12 +28,12 @@ def read(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Document,
             some = range(begin, min(begin + held, n))
             for i, content in zip(some, _read(file, records, some), strict=True):
                 name = f"{file.name}:{i + 1}"
-                text, invalid = maker.decode(content, f"record {name}")
-                document = (
-                    maker.from_json(text, name, f"record {name}", invalid)
-                    if are_objects
-                    else Document(name, text, invalid=invalid)
-                )
+                where = f"record {name}"
+                if are_objects:
+                    document = maker.from_json(content, name, where)
+                else:
+                    text, invalid = maker.decode(content, where)
+                    document = Document(name, text, invalid=invalid)
                 yield document, file.size * (i + 1) // n
 
 

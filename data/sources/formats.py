@@ -13,7 +13,7 @@ from data.sources import arrayrecord, compression, parquet, storage
 from data.sources.pieces import Piece
 from data.sources.records import Maker
 
-_BOM = "\ufeff"
+_BOM = "\ufeff".encode()
 
 
 class Format(NamedTuple):
@@ -73,14 +73,12 @@ def read_lines(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Doc
             if start:
                 start -= 1
                 continue
-            text, invalid = maker.decode(line, f"line {name}")
-            del line  # see above
             if number == 1:
-                text = text.removeprefix(_BOM)
-            yield (
-                maker.from_json(text, name, f"line {name}", invalid),
-                min(raw.tell() - piece.begin, piece.size),
-            )
+                line = line.removeprefix(_BOM)
+            document = maker.from_json(line, name, f"line {name}")
+            del line  # see above
+            yield document, min(raw.tell() - piece.begin, piece.size)
+            del document
 
 
 FORMATS = (

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from data.documents import NO_METADATA, Document, Wanted, line_of
 from errors import UserError
 
@@ -50,34 +52,40 @@ class Maker:
         valid = len(text.encode()) - replaced * len(_REPLACED.encode())
         return text, len(content) - valid
 
-    def from_json(self, text: str, name: str, where: str, invalid: int = 0) -> Document:
+    def from_json(self, content: bytes, name: str, where: str) -> Document:
         """The document of a JSON object.
 
         Args:
           name: of the document, if the object has no "id".
           where: stands first in messages.
-          invalid: bytes of it that were replaced.
 
         Raises:
           UserError: it is no object, or not one with a text.
         """
+        invalid = 0
+        try:
+            record = msgspec.json.decode(content)  # holds nothing but its result: lines may be long
+        except (ValueError, RecursionError):  # json takes more, and says better what is wrong
+            record, invalid = self._lenient(content, where)
+        if not isinstance(record, dict):
+            kind = type(record).__name__
+            raise _refused(where, f"it is JSON, but a {kind}, not an object")
+        return self.from_record(record, name, where, invalid)
+
+    def _lenient(self, content: bytes, where: str) -> tuple[Any, int]:
+        """What JSON says that may hold bytes and escapes which are no text, and how many bytes."""
+        text, invalid = self.decode(content, where)
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _refused(where, f"it is no JSON: {line_of(error)}") from error
-        if not isinstance(record, dict):
-            kind = type(record).__name__
-            raise _refused(where, f"it is JSON, but a {kind}, not an object")
-        # Only an escape can spell a surrogate: bytes that do are not UTF-8.
-        if "\\ud" in text or "\\uD" in text:
-            record, found = _without_surrogates(record)
-            if found and not self.replace:
-                raise UserError(
-                    f"{where} is not a document (it holds a lone surrogate, which is no text): "
-                    'repair it, or set config.data.invalid_utf8="replace"'
-                )
-            invalid += 3 * found  # what each would take in UTF-8
-        return self.from_record(record, name, where, invalid)
+        record, found = _without_surrogates(record)
+        if found and not self.replace:
+            raise UserError(
+                f"{where} is not a document (it holds a lone surrogate, which is no text): "
+                'repair it, or set config.data.invalid_utf8="replace"'
+            )
+        return record, invalid + 3 * found  # what each would take in UTF-8
 
     def from_record(
         self, record: Mapping[str, Any], name: str, where: str, invalid: int = 0
