@@ -184,7 +184,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         files = begin_files(run, now, None if before is None else start, say)
         state = first_state(run, checkpoints, start, tx, abstract, say)
         say(outlook.describe(config, run.data, run.stream))
-        for note in outlook.repetitions(config, run.stream):
+        for note in outlook.notes(config, run.stream):
             say(note)
         budget = run.held_out(config.evaluation.max_tokens)
         programs, score = compile_programs(run, start, tx, abstract, budget)

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     }
     config.data.stages = {
         "even": stage(
-            from_step=120,
+            after_step=120,
             sequence_length=256,
             batch_size=8,
             weights={"books": 1.0, "code": 1.0},

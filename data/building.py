@@ -42,8 +42,8 @@ def build(
 ) -> TokenStore:
     """Tokenizes the documents of `shards` into a store at `path`, and opens it.
 
-    Memory does not grow with the number of documents. What a killed build has done is not done
-    again, and the store is the same to the byte.
+    Memory grows by a byte a document, and by the index of duplicates where these are left out.
+    What a killed build has done is not done again, and the store is the same to the byte.
 
     Args:
       about: recorded in the manifest beside what is counted here.
@@ -130,7 +130,7 @@ def _chunks(folder: Path, shards: int) -> Iterator[Written]:
             path = chunks.path_of(folder, shard, count)
             try:
                 chunk = Written(path)
-            except chunks.BROKEN as error:
+            except (FileNotFoundError, *chunks.DAMAGED) as error:
                 raise chunks.discarded(path) from error
             with contextlib.closing(chunk):
                 yield chunk
@@ -148,7 +148,7 @@ def _join(
 ) -> None:
     """Makes the store of all chunks."""
     tokenizer = tools.tokenizer
-    kept, counts = _kept(folder, shards, tools.duplicates)
+    kept, counts = _kept(folder, shards, tools.duplicates, progress)
     n = n_tokens = 0
     for chunk, stays in zip(_chunks(folder, shards), kept, strict=True):
         counts.update(chunk.counts)
@@ -206,7 +206,7 @@ def _join(
 
 
 def _kept(
-    folder: Path, shards: int, kinds: Sequence[Duplicates]
+    folder: Path, shards: int, kinds: Sequence[Duplicates], progress: Progress
 ) -> tuple[list[np.ndarray], Counter[str]]:
     """Of each chunk, which documents are no copies of others; and how many were, by kind."""
     kept = [np.ones(chunk.array("token").size, np.bool_) for chunk in _chunks(folder, shards)]
@@ -218,7 +218,9 @@ def _kept(
             if stays.size
         )
         some = [stays for stays in kept if stays.size]
-        for stays, copies in zip(some, kind.find(signatures), strict=True):
+        found = zip(some, kind.find(signatures), strict=True)
+        for done, (stays, copies) in enumerate(found):
+            progress(f"looking for {kind.name}s: chunk", done + 1, len(some))
             stays[np.flatnonzero(stays)[copies]] = False
             counts[f"dropped: {kind.name}"] += int(copies.sum())
     return kept, counts

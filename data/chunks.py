@@ -9,8 +9,9 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ CHUNK = 1 << 24  # characters of text
 _BATCH = 1 << 20  # characters of text that are tokenized at a time
 _DOCUMENTS = 1 << 10  # at most, likewise
 
-BROKEN = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+DAMAGED = (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 """What the reading of a chunk raises that is not whole: it was not flushed when a machine died."""
 
 
@@ -97,7 +98,7 @@ class Written:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises one of BROKEN where there is no chunk, or what it says of itself is damaged."""
+        """Raises FileNotFoundError, or one of DAMAGED."""
         self._path = path
         self._file = path.open("rb")
         try:
@@ -119,7 +120,7 @@ class Written:
         """
         try:
             return self._arrays[name]
-        except BROKEN as error:
+        except DAMAGED as error:
             raise discarded(self._path) from error
 
     def close(self) -> None:
@@ -129,8 +130,9 @@ class Written:
 
 def discarded(path: Path) -> UserError:
     """Deletes a damaged chunk, and says so: it is the next build's to make again."""
+    what = "was damaged and is deleted" if path.exists() else "has gone"
     path.unlink(missing_ok=True)
-    return UserError(f"{path} was damaged and is deleted: the same command makes it again")
+    return UserError(f"{path} {what}: the same command makes it again")
 
 
 def path_of(folder: Path, shard: int, chunk: int) -> Path:
@@ -144,7 +146,7 @@ def written(folder: Path, shard: int) -> tuple[int, Written | None]:
     while (path := path_of(folder, shard, count)).exists():
         try:
             found = Written(path)
-        except BROKEN:
+        except DAMAGED:
             break
         if last is not None:
             last.close()
@@ -156,7 +158,8 @@ def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[i
     """Writes the chunks of a shard that are not there yet.
 
     Yields:
-      every second or so, how much of the shard's size has been read.
+      every second or so, also in the course of a long document, how much of the shard's size has
+      been read.
 
     Raises:
       UserError: a document cannot be read, or the tokenizer loses text of one.
@@ -172,7 +175,8 @@ def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[i
     seen = 0  # characters, before filters: so much is not read again after a kill
     for batch, read in _batches(shard.documents(chunk.next)):
         seen += sum(len(document.text) for document in batch)
-        _add(chunk, batch, tools)
+        for _ in _add(chunk, batch, tools):
+            yield chunk.read
         chunk.read = read
         batch.clear()  # a document may be large
         if seen >= CHUNK:
@@ -204,10 +208,13 @@ def _empty(tools: Tools, following: int = 0, read: int = 0) -> Chunk:
     return Chunk(signatures=[[] for _ in tools.duplicates], next=following, read=read)
 
 
-def _filtered(batch: Sequence[Document], tools: Tools, counts: Counter[str]) -> list[Document]:
-    """What the filters leave of documents."""
+def _filtered(
+    batch: Sequence[Document], tools: Tools, counts: Counter[str]
+) -> Generator[None, None, list[Document]]:
+    """Returns what the filters leave of documents; yields after each."""
     kept = []
     for document in batch:
+        yield
         left: Document | None = document
         for one in tools.filters:
             left = one(left, counts) if left is not None else None
@@ -216,17 +223,21 @@ def _filtered(batch: Sequence[Document], tools: Tools, counts: Counter[str]) -> 
     return kept
 
 
-def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> None:
-    """Tokenizes documents into a chunk."""
+def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> Iterator[None]:
+    """Tokenizes documents into a chunk; yields now and then."""
     chunk.next += len(batch)
     chunk.counts["documents read"] += len(batch)
     chunk.counts["invalid bytes"] += sum(document.invalid for document in batch)
-    batch, tokenizer = _filtered(batch, tools, chunk.counts), tools.tokenizer
+    tokenizer = tools.tokenizer
+    batch = yield from _filtered(batch, tools, chunk.counts)
     for kind, signatures in zip(tools.duplicates, chunk.signatures, strict=True):
-        signatures += [kind.signature(document.text) for document in batch]
+        for document in batch:
+            signatures.append(kind.signature(document.text))
+            yield
     dtype = token_dtype(tokenizer)
     bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
-    for document, ids in zip(batch, _encode(batch, tokenizer, dtype), strict=True):
+    encoded = yield from _encode(batch, tokenizer, dtype)
+    for document, ids in zip(batch, encoded, strict=True):
         text_bytes = _utf8_length(document.text)
         prefix = tokenizer.prefix_bytes if text_bytes else 0
         if sum(int(tokenizer.token_bytes[part].sum()) for part in ids) != text_bytes + prefix:
@@ -242,8 +253,8 @@ def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> None:
 
 def _encode(
     batch: Sequence[Document], tokenizer: Tokenizer, dtype: np.dtype[Any]
-) -> list[list[np.ndarray]]:
-    """The ids of each document, in parts."""
+) -> Generator[None, None, list[list[np.ndarray]]]:
+    """Returns the ids of each document, in parts; yields now and then."""
     found: list[list[np.ndarray]] = [[] for _ in batch]
     short = [i for i, document in enumerate(batch) if len(document.text) <= _BATCH]
     ids = encode_documents(tokenizer, [batch[i].text for i in short])
@@ -251,8 +262,9 @@ def _encode(
         found[i].append(_stored(some, tokenizer, batch[i], dtype))
     for i, document in enumerate(batch):
         if len(document.text) > _BATCH:
-            parts = encode_long(tokenizer, document.text)
-            found[i] += [_stored(some, tokenizer, document, dtype) for some in parts]
+            for some in encode_long(tokenizer, document.text):
+                found[i].append(_stored(some, tokenizer, document, dtype))
+                yield
     return found
 
 

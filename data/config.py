@@ -36,20 +36,20 @@ class StageConfig:
     """A part of the run with its own rows; what is 0 or empty is as in the run's beginning.
 
     Attributes:
-      from_step: the first step of it.
+      after_step: how many steps are done when it begins.
       sequence_length: tokens a row; it divides data.sequence_length.
       batch_size: rows a step.
       weights: by corpus of the mixture; one that is not named has none.
     """
 
-    from_step: int
+    after_step: int
     sequence_length: int = 0
     batch_size: int = 0
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.from_step < 1:
-            raise ValueError(f"from_step={self.from_step}: use 1 or more, what is before is data's")
+        if self.after_step < 1:
+            raise ValueError(f"after_step={self.after_step}: it must be 1 or more")
         for name in ("sequence_length", "batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
@@ -91,10 +91,11 @@ class DataConfig:
       tokenizer_vocab_size: ids of a trained tokenizer, BOS and EOS included.
       mixture: corpora by name, instead of the one that `source` names.
       stages: changes of weights, length and batch size in the course of the run, by name.
-      packing: how documents become rows: "concatenate" or "best_fit" (data/packing).
+      packing: how documents become rows: "concatenate" or "best_fit" (data/packers.py).
       filters: what is left out of the train splits, or masked in them.
       max_epochs: a corpus that is to be seen more often than this is named before the run starts.
-      skip: rows that are not learnt from: "1200" (a step), "1205:3" or "1205:3-5" (rows of one).
+      skip: rows that are not learnt from: "1200" (a step, counted as in the metrics), "1205:3" or
+        "1205:3-5" (rows of one).
       seed: orders the rows of each epoch; 0 <= seed < 2**63.
       data_dir: the TFDS data_dir of a "tfds:" source; empty means `tensorflow_datasets` in the
         cache (data/cache.py).

@@ -54,7 +54,8 @@ class Shard(Protocol):
 
     Attributes:
       name: for messages and progress.
-      size: of what is to be read, in bytes or in documents: for progress alone.
+      size: of what is to be read, in bytes, as well as can be told without reading: for progress,
+        and to tell how many processes are worth while.
     """
 
     @property

@@ -9,6 +9,8 @@ The batches are those of train.py with the same --config and the same --config.k
 during and after the run: they are a function of these. The data is prepared if it is not.
 """
 
+import itertools
+import os
 import sys
 from collections.abc import Iterator
 
@@ -22,10 +24,17 @@ from data.preparation import Prepared, prepare
 from data.stream import Corpus, Stream, stream_of
 from data.tokenizer import Tokenizer, decode
 from errors import UserError
+from reporting import outlook
 from training.config import RunConfig
 
 CONFIG = config_flags.define()
-STEP = flags.DEFINE_integer("step", None, "Show the batch of this step.", lower_bound=0)
+STEP = flags.DEFINE_integer(
+    "step",
+    None,
+    "Show the batch of this step, counted from 1 as in the metrics.",
+    lower_bound=1,
+    upper_bound=1 << 40,
+)
 ROW = flags.DEFINE_integer("row", None, "Only this row of it.", lower_bound=0)
 FIND = flags.DEFINE_string("find", None, "List every row that shows the document of this id.")
 STATS = flags.DEFINE_bool("stats", False, "Lengths, padding, mixture and epochs.")
@@ -48,45 +57,72 @@ def main(job: commands.Job) -> None:
     job.watch.bounds = config.watch
     data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
     stream = stream_of(config.data, config.train.batch_size, data)
+    lines: Iterator[str]
     if STATS.value:
-        lines = statistics.lines(config.data, config.train.steps, data, stream)
+        lines = itertools.chain(
+            statistics.lines(config.data, config.train.steps, data, stream),
+            outlook.notes(config, stream),
+        )
     elif STEP.value is not None:
-        lines = show(stream, data.tokenizer, STEP.value, ROW.value, WIDTH.value)
+        lines = show(config, stream, data.tokenizer, STEP.value, ROW.value, WIDTH.value)
     else:
         lines = find(config, data, stream, str(FIND.value))
-    for line in lines:
-        print(line)
-    sys.stdout.flush()
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show(
-    stream: Stream, tokenizer: Tokenizer, step: int, row: int | None, width: int
+    config: RunConfig,
+    stream: Stream,
+    tokenizer: Tokenizer,
+    number: int,
+    row: int | None,
+    width: int,
 ) -> Iterator[str]:
-    """The rows of a step as text, with what each piece is of."""
+    """The rows of the step of this number as text, with what each piece is of."""
+    step = number - 1
     rows, length = stream.shape(step)
     if row is not None and row >= rows:
-        raise UserError(f"--row={row}: step {step} has rows 0 to {rows - 1}")
+        raise UserError(f"--row={row}: step {number} has rows 0 to {rows - 1}")
     corpora = {corpus.name: corpus for corpus in stream.corpora}
-    yield f"step {step}: {rows} rows of {length} tokens"
-    for number in range(rows) if row is None else [row]:
-        batch = stream.batch(step, slice(number, number + 1))
+    if number > config.train.steps:
+        yield f"note: the run ends with step {config.train.steps}"
+    yield f"step {number}: {rows} rows of {length} tokens"
+    for at in range(rows) if row is None else [row]:
+        batch = stream.batch(step, slice(at, at + 1))
         learnt = int(batch["weights"].sum())
-        yield f"\nrow {number}: {learnt} tokens predicted of {batch['bytes'].sum()} bytes of text"
-        for part in stream.explain(step, number):
+        yield f"\nrow {at}: {learnt} tokens predicted of {batch['bytes'].sum()} bytes of text"
+        for part in stream.explain(step, at):
             corpus = corpora[part.corpus]
             first = int(corpus.store.token_offsets[part.document])
-            end = int(corpus.store.token_offsets[part.document + 1])
-            ids = corpus.store.read(first + part.first, first + part.first + part.length + 1)
-            before = corpus.store.read(first, first + part.first)
-            byte = int(corpus.store.token_bytes[before].sum())
-            text_bytes = int(corpus.store.token_bytes[ids].sum())
+            tokens = int(corpus.store.token_offsets[part.document + 1]) - first
+            last = part.first + part.length + 1  # the last input has its target after it
+            ids = corpus.store.read(first + part.first, first + last)
+            low, high = (_bytes(corpus, part.document, end) for end in (part.first, last))
             yield (
                 f"  [{part.column}:{part.column + part.length}] {part.corpus}, epoch {part.epoch}: "
-                f"{corpus.store.document_id(part.document)!r}, tokens {part.first} to "
-                f"{part.first + part.length} of {end - first}, bytes {byte} to {byte + text_bytes}"
+                f"{corpus.store.document_id(part.document)!r}, tokens {part.first} to {last} of "
+                f"{tokens}, bytes {low} to {high}"
             )
             for line in shortened(decode(tokenizer, ids), width).splitlines():
-                yield f"    | {line}"
+                yield f"    | {printable(line)}"
+
+
+def _bytes(corpus: Corpus, document: int, end: int) -> int:
+    """How many bytes of a document its first `end` tokens are."""
+    store = corpus.store
+    first = int(store.token_offsets[document])
+    # What the tokenizer puts in front is no text.
+    return max(int(store.token_bytes[store.read(first, first + end)].sum()) - store.prefix_bytes, 0)
+
+
+def printable(line: str) -> str:
+    """The line with the control characters in it spelled out: a terminal would obey them."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
 def shortened(text: str, width: int) -> str:
@@ -111,7 +147,8 @@ def find(config: RunConfig, data: Prepared, stream: Stream, name: str) -> Iterat
             f"rows of {config.train.steps} steps that show some of it: {len(visits)}"
         )
         for visit in visits:
-            yield f"  step {visit.step}, row {visit.row} (epoch {visit.epoch})"
+            left_out = "" if visit.learnt else ", left out by data.skip"
+            yield f"  step {visit.step + 1}, row {visit.row} (epoch {visit.epoch}){left_out}"
 
 
 def _example(stream: Stream) -> str:

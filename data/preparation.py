@@ -136,10 +136,14 @@ def prepare(
     tokenizer = _tokenizer(config, found, progress)
     check(tokenizer)
     filtered = _filtered(config.filters, found)
+    for one in found:  # a split that is not there is named before hours of work on another
+        for path, split in _stores(one, tokenizer, filtered):
+            if rebuild or not cache.has(path):
+                one.shards(split)
     if rebuild:
         for one in found:
-            cache.remove(_address(one, one.corpus.train_split, tokenizer, filtered))
-            cache.remove(_address(one, one.corpus.eval_split, tokenizer))
+            for path, _ in _stores(one, tokenizer, filtered):
+                cache.remove(path)
     prepared = [_prepared(config, one, tokenizer, filtered, progress) for one in found]
     return Prepared(tokenizer, tuple(prepared))
 
@@ -291,6 +295,14 @@ def _token_store(
     )
 
 
+def _stores(found: _Found, tokenizer: Tokenizer, filtered: _Filtered) -> Iterator[tuple[Path, str]]:
+    """Where the stores of a corpus are, or will be, and the split of each."""
+    corpus = found.corpus
+    yield _address(found, corpus.train_split, tokenizer, filtered), corpus.train_split
+    if corpus.eval_split != NO_SPLIT:
+        yield _address(found, corpus.eval_split, tokenizer), corpus.eval_split
+
+
 def _address(
     found: _Found, split: str, tokenizer: Tokenizer, filtered: _Filtered = _UNFILTERED
 ) -> Path:
@@ -303,6 +315,8 @@ def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) 
         return tokenizers.ByteTokenizer()
     if config.tokenizer not in tokenizers.TRAINERS:
         return tokenizers.load(Path(config.tokenizer).expanduser())
+    # One without weight is there for a later stage, and may be added while a run goes on.
+    found = [one for one in found if one.corpus.weight]
     splits = [one.key(one.corpus.train_split) | {"weight": one.corpus.weight} for one in found]
     name = cache.key(
         kind=config.tokenizer,
@@ -335,6 +349,10 @@ def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> T
         progress("training the tokenizer: MB of text read", read >> 20, most >> 20)
 
     tick()
+    if all(not text for text in texts()):
+        splits = ", ".join(f"{one.source.name} {one.corpus.train_split!r}" for one in found)
+        raise UserError(f"no text to train a tokenizer on ({splits}): use a split that has some")
+    read = 0
     train = tokenizers.TRAINERS[config.tokenizer]
     trained = steadily(lambda: train(texts(), config.tokenizer_vocab_size), tick)
     tick()

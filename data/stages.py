@@ -14,13 +14,13 @@ class Stage(NamedTuple):
     """Steps of one kind.
 
     Attributes:
-      from_step: the first of them.
+      after_step: how many are done when it begins.
       length: tokens of a row (T).
       rows: of a step (B).
       mixture: which corpora they are of.
     """
 
-    from_step: int
+    after_step: int
     length: int
     rows: int
     mixture: Mixture
@@ -42,7 +42,7 @@ def stages_of(config: DataConfig, batch_size: int) -> tuple[Stage, ...]:
     except ValueError as error:
         raise ValueError(f"data.mixture: {error}") from None
     stages = [Stage(0, config.sequence_length, batch_size, first)]
-    for name, one in sorted(config.stages.items(), key=lambda item: item[1].from_step):
+    for name, one in sorted(config.stages.items(), key=lambda item: item[1].after_step):
         key = f"data.stages.{name}"
         length = one.sequence_length or config.sequence_length
         if config.sequence_length % length or length < 2:
@@ -50,8 +50,8 @@ def stages_of(config: DataConfig, batch_size: int) -> tuple[Stage, ...]:
                 f"{key}.sequence_length={length}: it must divide data.sequence_length="
                 f"{config.sequence_length}, the longest rows of the run"
             )
-        if one.from_step == stages[-1].from_step:
-            raise ValueError(f"{key}.from_step={one.from_step}: another stage begins there")
+        if one.after_step == stages[-1].after_step:
+            raise ValueError(f"{key}.after_step={one.after_step}: another stage begins there")
         for corpus in one.weights:
             if corpus not in names:
                 near = difflib.get_close_matches(corpus, names, n=1) or names
@@ -62,16 +62,16 @@ def stages_of(config: DataConfig, batch_size: int) -> tuple[Stage, ...]:
             mixture = Mixture([one.weights.get(n, 0.0) for n in names]) if one.weights else first
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from None
-        stages.append(Stage(one.from_step, length, one.batch_size or batch_size, mixture))
+        stages.append(Stage(one.after_step, length, one.batch_size or batch_size, mixture))
     return tuple(stages)
 
 
 def at(stages: Sequence[Stage], step: int) -> int:
     """The index of the stage that a step is in."""
-    return bisect.bisect_right(stages, step, key=lambda stage: stage.from_step) - 1
+    return bisect.bisect_right(stages, step, key=lambda stage: stage.after_step) - 1
 
 
-Skipped = dict[int, set[int] | None]  # of each step, the rows; None is all of them
+Skipped = dict[int, set[int]]  # the rows, by the steps that are done before
 
 _ENTRY = re.compile(r"(\d+)(?::(\d+)(?:-(\d+))?)?")
 
@@ -80,7 +80,11 @@ def skipped(entries: Iterable[str], stages: Sequence[Stage]) -> Skipped:
     """The rows that are not learnt from.
 
     Args:
-      entries: "1200" (a step), "1205:3" (a row of it) or "1205:3-5" (rows 3, 4 and 5).
+      entries: "1200" (a step, counted from 1 as in the metrics), "1205:3" (a row of it) or
+        "1205:3-5" (rows 3, 4 and 5).
+
+    Returns:
+      by the steps that are done before.
 
     Raises:
       ValueError: one line that names the entry.
@@ -90,15 +94,15 @@ def skipped(entries: Iterable[str], stages: Sequence[Stage]) -> Skipped:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ValueError(f"data.skip: {entry!r}: give 'STEP', 'STEP:ROW' or 'STEP:FIRST-LAST'")
-        step = int(match[1])
-        if match[2] is None:
-            found[step] = None
-            continue
-        low, high = int(match[2]), int(match[3] or match[2])
-        there = stages[at(stages, step)].rows
-        if not low <= high < there:
-            raise ValueError(f"data.skip: {entry!r}: step {step} has rows 0 to {there - 1}")
-        already = found.setdefault(step, set())
-        if already is not None:
-            already.update(range(low, high + 1))
+        number = int(match[1])
+        if not number:
+            raise ValueError(f"data.skip: {entry!r}: the first step is 1")
+        there = stages[at(stages, number - 1)].rows
+        low = int(match[2] or 0)
+        high = there - 1 if match[2] is None else int(match[3] or low)
+        if low > high:
+            raise ValueError(f"data.skip: {entry!r}: give the first row, then the last")
+        if high >= there:
+            raise ValueError(f"data.skip: {entry!r}: step {number} has rows 0 to {there - 1}")
+        found.setdefault(number - 1, set()).update(range(low, high + 1))
     return found

@@ -33,7 +33,7 @@ def lines(config: DataConfig, steps: int, data: Prepared, stream: Stream) -> Ite
             f"{name:16} {counts[name]:12,} {counts[name] / max(total, 1):12.4%} {weight:12.4%} "
             f"{epochs:8.3f}"
         )
-    changes = [stage for stage in stream.stages if 0 < stage.from_step < steps]
+    changes = [stage for stage in stream.stages if 0 < stage.after_step < steps]
     if changes:
         yield f"weights are those of the beginning; {len(changes)} stages follow:"
     for stage in changes:
@@ -41,7 +41,7 @@ def lines(config: DataConfig, steps: int, data: Prepared, stream: Stream) -> Ite
             f"{corpus.name} {share / stage.mixture.period:.4%}"
             for corpus, share in zip(stream.corpora, stage.mixture.shares, strict=True)
         )
-        yield f"  from step {stage.from_step}: {stage.rows} x {stage.length} tokens; {shares}"
+        yield f"  after step {stage.after_step}: {stage.rows} x {stage.length} tokens; {shares}"
 
 
 def _lengths(store: TokenStore) -> Iterator[str]:

@@ -66,11 +66,12 @@ class Part(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """A row that shows some of a document."""
+    """A row that shows some of a document, and whether it is learnt from."""
 
     step: int
     row: int
     epoch: int
+    learnt: bool
 
 
 class _Places(NamedTuple):
@@ -92,6 +93,9 @@ class _Places(NamedTuple):
 class Stream:
     """The batches of a run. Threads may call it together.
 
+    A step is named by how many are done before it: the batch of step 0 is learnt from in the step
+    that people and metrics call 1.
+
     Args:
       corpora: in the order of the mixtures.
       stages: from data.stages.stages_of.
@@ -110,7 +114,7 @@ class Stream:
         # How far each corpus has been read where each stage begins.
         self._read = [[0] * len(corpora)]
         for stage, after in itertools.pairwise(stages):
-            steps = after.from_step - stage.from_step
+            steps = after.after_step - stage.after_step
             self._read.append(self._advanced(stage, self._read[-1], steps))
 
     def shape(self, step: int) -> tuple[int, int]:
@@ -120,7 +124,7 @@ class Stream:
 
     def shapes(self, start: int, stop: int) -> dict[tuple[int, int], int]:
         """The shapes of the batches of steps [start, stop), and the first step of each."""
-        steps = [start, *(s.from_step for s in self.stages if start < s.from_step < stop)]
+        steps = [start, *(s.after_step for s in self.stages if start < s.after_step < stop)]
         found: dict[tuple[int, int], int] = {}
         for step in steps if start < stop else ():
             found.setdefault(self.shape(step), step)
@@ -146,7 +150,7 @@ class Stream:
                 source[places.rows, corpus] = 1
         if step in self._skip:
             some = self._skip[step]
-            out = [i for i, row in enumerate(wanted.tolist()) if some is None or row in some]
+            out = [i for i, row in enumerate(wanted.tolist()) if row in some]
             batch["weights"][out] = 0
             batch["bytes"][out] = 0
         return batch
@@ -157,7 +161,7 @@ class Stream:
         What is to come later (stages, skipped rows, corpora that have had no row) is not part of
         it.
         """
-        past = [stage for stage in self.stages if stage.from_step < steps]
+        past = [stage for stage in self.stages if stage.after_step < steps]
         used = [i for i in range(len(self.corpora)) if any(s.mixture.shares[i] for s in past)]
         return cache.key(
             seed=self._seed,
@@ -168,31 +172,30 @@ class Stream:
                 ]
             ),
             stages=repr(
-                [(s.from_step, s.length, s.rows, [s.mixture.shares[i] for i in used]) for s in past]
+                [
+                    (s.after_step, s.length, s.rows, [s.mixture.shares[i] for i in used])
+                    for s in past
+                ]
             ),
             skip=repr(
-                [
-                    (step, sorted(some) if some is not None else "all")
-                    for step, some in sorted(self._skip.items())
-                    if step < steps
-                ]
+                [(step, sorted(some)) for step, some in sorted(self._skip.items()) if step < steps]
             ),
         )
 
     def rows(self, step: int) -> int:
         """How many rows the first `step` steps have."""
         return sum(
-            stage.rows * (min(end, step) - stage.from_step)
+            stage.rows * (min(end, step) - stage.after_step)
             for stage, end in self._spans()
-            if stage.from_step < step
+            if stage.after_step < step
         )
 
     def counts(self, step: int) -> dict[str, int]:
         """How many of those rows are of each corpus."""
         total = dict.fromkeys((c.name for c in self.corpora), 0)
         for stage, end in self._spans():
-            if stage.from_step < step:
-                n = stage.rows * (min(end, step) - stage.from_step)
+            if stage.after_step < step:
+                n = stage.rows * (min(end, step) - stage.after_step)
                 for index, corpus in enumerate(self.corpora):
                     total[corpus.name] += stage.mixture.count(index, n)
         return total
@@ -200,7 +203,7 @@ class Stream:
     def epochs(self, step: int) -> dict[str, float]:
         """How many times each corpus has been seen when `step` steps are done."""
         stage = self._stage(max(step - 1, 0))
-        steps = step - self.stages[stage].from_step
+        steps = step - self.stages[stage].after_step
         read = self._advanced(self.stages[stage], self._read[stage], steps)
         return {c.name: at / end for c, at, end in zip(self.corpora, read, self._ends, strict=True)}
 
@@ -236,9 +239,9 @@ class Stream:
         first, last = store.token_offsets[document : document + 2].tolist()
         found: set[Visit] = set()
         for number, (stage, end) in enumerate(self._spans()):
-            if stage.from_step >= steps:
+            if stage.after_step >= steps:
                 break
-            n = stage.mixture.count(index, (min(end, steps) - stage.from_step) * stage.rows)
+            n = stage.mixture.count(index, (min(end, steps) - stage.after_step) * stage.rows)
             read, width = self._read[number][index], stage.length
             base, a_bin = read // width, plan.length // width
             if not n:
@@ -255,7 +258,9 @@ class Stream:
                         if base <= row < base + n and seen:
                             i = stage.mixture.row(index, row - base)
                             step, where = divmod(i, stage.rows)
-                            found.add(Visit(stage.from_step + step, where, epoch))
+                            step += stage.after_step
+                            learnt = where not in self._skip.get(step, ())
+                            found.add(Visit(step, where, epoch, learnt))
         return sorted(found)
 
     def _stage(self, step: int) -> int:
@@ -265,7 +270,7 @@ class Stream:
 
     def _spans(self) -> Iterator[tuple[Stage, int]]:
         """The stages, each with the step that it ends before; the last one does not end."""
-        ends = [*(stage.from_step for stage in self.stages[1:]), sys.maxsize]
+        ends = [*(stage.after_step for stage in self.stages[1:]), sys.maxsize]
         return zip(self.stages, ends, strict=True)
 
     def _advanced(self, stage: Stage, read: Sequence[int], steps: int) -> list[int]:
@@ -283,7 +288,7 @@ class Stream:
     def _places(self, number: int, step: int, wanted: np.ndarray) -> Iterator[tuple[int, _Places]]:
         """Where the rows of a step are, by the index of their corpus."""
         stage = self.stages[number]
-        all_rows = (step - stage.from_step) * stage.rows + wanted
+        all_rows = (step - stage.after_step) * stage.rows + wanted
         corpora, ordinals = stage.mixture.locate(all_rows)
         for index in np.unique(corpora).tolist():
             (rows,) = np.nonzero(corpora == index)

@@ -74,7 +74,7 @@ class Windows:
         """Batch `index`, or just the rows [lo:hi) of it that a process holds.
 
         Returns:
-          Arrays as of `packing.pack`: [B, T], or [hi - lo, T]; weights are 1 on scored targets.
+          Arrays as of `rows.empty`: [B, T], or [hi - lo, T]; weights are 1 on scored targets.
         """
         if not 0 <= index < self.n_batches:
             raise ValueError(f"there is no batch {index}: there are {self.n_batches}")

@@ -29,12 +29,14 @@ def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
     return "\n".join(lines)
 
 
-def repetitions(config: RunConfig, stream: Stream) -> list[str]:
-    """A line for each corpus that will be seen more often than the config says is well."""
-    most = config.data.max_epochs
-    return [
+def notes(config: RunConfig, stream: Stream) -> list[str]:
+    """A line for each corpus that will be seen too often, and for what will never come."""
+    most, steps = config.data.max_epochs, config.train.steps
+    late = [f"data.stages.{n}" for n, s in config.data.stages.items() if s.after_step >= steps]
+    late += [f"data.skip {e!r}" for e in config.data.skip if int(e.partition(":")[0]) > steps]
+    return [f"note: {what} is beyond the last step, {steps}" for what in late] + [
         f"note: {name} will be seen {epochs:.1f} times, more than data.max_epochs={most:g}: what "
         "is repeated teaches less and less"
-        for name, epochs in stream.epochs(config.train.steps).items()
+        for name, epochs in stream.epochs(steps).items()
         if epochs > most
     ]

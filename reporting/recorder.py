@@ -142,6 +142,8 @@ class Recorder:
             "time/tflops": flops / 1e12,
             "time/mfu_percent": 100 * flops / self._peak_flops if self._peak_flops else None,
         }
+        if not tokens:  # config.data.skip leaves out all of it
+            line |= dict.fromkeys(("loss", "perplexity", "bits_per_byte", "z_loss"))
         if self._files is not None:
             self._files.write(step, line)
         if self._progress is not None:

@@ -101,10 +101,9 @@ def metric(name: str) -> Metric:
 
     "loss/NAME" and "eval/loss/NAME" are of a corpus, and written as what they are parts of.
     """
-    whole, _, corpus = name.rpartition("/")
-    if whole == "loss":
-        title = f"Loss of {corpus}, nats a token"
-        return dataclasses.replace(TABLE[whole], title=title, live=None, wide=False)
-    if whole == "eval/loss":
-        return dataclasses.replace(TABLE[whole], on=f"loss/{corpus}")
+    if name.startswith("loss/"):
+        title = f"Loss of {name.removeprefix('loss/')}, nats a token"
+        return dataclasses.replace(TABLE["loss"], title=title, live=None, wide=False)
+    if name.startswith("eval/loss/"):
+        return dataclasses.replace(TABLE["eval/loss"], on=name.removeprefix("eval/"))
     return TABLE.get(name) or Metric(name, label=name)

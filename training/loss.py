@@ -38,7 +38,7 @@ def means(sums: Sums) -> Sums:
 def batch_sums(
     model: Decoder, batch: dict[str, jax.Array], z_loss: float = 0.0, devices: int = 1
 ) -> tuple[jax.Array, Sums]:
-    """Runs the model over a batch (see data/packing.py) and sums over its predicted targets.
+    """Runs the model over a batch (see data/rows.py) and sums over its predicted targets.
 
     Args:
       model: with its parameters.

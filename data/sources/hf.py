@@ -24,7 +24,8 @@ from errors import UserError
 VERSION = 1  # part of the fingerprint: raise it when names, order or splits change
 _INSTALL = "make setup HF=1"
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
-_SHARD_BYTES = 64 << 20  # of a shard of a saved dataset, about
+_SHARD_BYTES = 64 << 20  # of a shard of a saved dataset, about; a guess of any other
+_DOCUMENT_BYTES = 2000  # likewise
 _REVISION = re.compile(r"@([0-9a-f]{40})/")
 
 
@@ -88,7 +89,7 @@ class HfShard:
 
     Attributes:
       index, count: which of how many shards; a saved dataset is cut into consecutive ranges.
-      size: in documents; 1 where the dataset does not tell.
+      size, average: bytes of the shard and of a document; a guess where the dataset does not tell.
       part: of the split; its documents are kept.
     """
 
@@ -96,6 +97,7 @@ class HfShard:
     index: int
     count: int
     size: int
+    average: int
     part: Part
     maker: Maker
 
@@ -134,7 +136,8 @@ class HfShard:
                     "if it was the network"
                 ) from error
             name = f"{prefix}:{first + i}"
-            yield self.maker.from_record(record, name, where), min(i + 1, self.size)
+            read = min((i + 1) * self.average, self.size)
+            yield self.maker.from_record(record, name, where), read
 
 
 def _address(name: str) -> Address:
@@ -168,20 +171,23 @@ def _shards(address: Address, maker: Maker, split: str) -> list[Shard]:
     for part in splits.parse(split, list(found), str(address)):
         dataset = found[part.split]
         _columns(dataset, maker.text_key, address)
-        count, n = _count(dataset, part.split, address.is_saved)
-        shards += [
-            HfShard(address, i, count, max(1, n // count), part, maker) for i in range(count)
-        ]
+        count, size, average = _sizes(dataset, part.split, address.is_saved)
+        shards += [HfShard(address, i, count, size, average, part, maker) for i in range(count)]
     return shards
 
 
-def _count(dataset: Any, split: str, is_saved: bool) -> tuple[int, int]:
-    """How many shards there are, and how many documents, or 0 where that is not known."""
+def _sizes(dataset: Any, split: str, is_saved: bool) -> tuple[int, int, int]:
+    """How many shards there are, and the bytes of one and of a document: guesses if need be."""
     if is_saved:
-        n = len(dataset)
-        return max(1, min(n, -(-dataset.data.nbytes // _SHARD_BYTES))), n
+        n, n_bytes = len(dataset), dataset.data.nbytes
+        count = max(1, min(n, -(-n_bytes // _SHARD_BYTES)))
+        return count, n_bytes // count, max(1, n_bytes // max(1, n))
+    count = max(1, dataset.num_shards)
     told = (dataset.info.splits or {}).get(split)
-    return max(1, dataset.num_shards), (told.num_examples or 0) if told else 0
+    n, n_bytes = (told.num_examples or 0, told.num_bytes or 0) if told else (0, 0)
+    if not (n and n_bytes):
+        return count, _SHARD_BYTES, _DOCUMENT_BYTES
+    return count, n_bytes // count, max(1, n_bytes // n)
 
 
 def _columns(dataset: Any, text_key: str, address: Address) -> Sequence[str]:

@@ -48,6 +48,7 @@ class TfdsShard:
     maker: Maker
     begin: int
     end: int
+    average: int
 
     @property
     def name(self) -> str:
@@ -55,18 +56,18 @@ class TfdsShard:
 
     @property
     def size(self) -> int:
-        """In documents."""
-        return self.end - self.begin
+        """In bytes, where documents of `average` bytes are taken for granted."""
+        return (self.end - self.begin) * self.average
 
     def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
         """See `Shard`."""
-        records, features, held, _ = _opened(
-            self.dataset, self.directory, self.split, self.maker.text_key
-        )
+        opened = _opened(self.dataset, self.directory, self.split, self.maker.text_key)
+        records, features, held = opened.records, opened.features, opened.held
         for low in range(self.begin + start, self.end, held):
             some = range(low, min(low + held, self.end))
             for index, record in zip(some, self._read(records, some), strict=True):
-                yield self._document(record, features, index), index + 1 - self.begin
+                read = (index + 1 - self.begin) * self.average
+                yield self._document(record, features, index), read
 
     def _read(self, records: Any, some: range) -> list[Any]:
         try:
@@ -119,7 +120,7 @@ class _Opened(NamedTuple):
     records: Any
     features: list[str]  # whose values documents have
     held: int  # records to read together
-    per_shard: int  # documents
+    average: int  # bytes of a document
 
 
 def _shards(name: str, directory: Path, maker: Maker, split: str) -> list[Shard]:
@@ -127,9 +128,10 @@ def _shards(name: str, directory: Path, maker: Maker, split: str) -> list[Shard]
     n = len(opened.records)
     if not n:
         raise UserError(f"{name} has no documents for split {split!r}: use a split that has some")
+    a_shard = max(1, _SHARD_BYTES // opened.average)
     return [
-        TfdsShard(name, directory, split, maker, begin, min(begin + opened.per_shard, n))
-        for begin in range(0, n, opened.per_shard)
+        TfdsShard(name, directory, split, maker, begin, min(begin + a_shard, n), opened.average)
+        for begin in range(0, n, a_shard)
     ]
 
 
@@ -189,5 +191,5 @@ def _opened(name: str, directory: Path, split: str, text_key: str) -> _Opened:
         records,
         names,
         min(max(1, _HELD_BYTES // average), _HELD_RECORDS),
-        max(1, _SHARD_BYTES // average),
+        average,
     )

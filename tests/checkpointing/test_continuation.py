@@ -139,7 +139,7 @@ MIXED = changed("data", mixture={"one": CorpusConfig(weight=2.0), "two": CorpusC
             {"mixture": {"one": CorpusConfig(weight=3.0), "two": CorpusConfig()}},
         ),
         ("data.mixture.two.source", {"mixture": {"one": CorpusConfig(weight=2.0)}}),
-        ("data.stages.late.from_step", {"stages": {"late": StageConfig(300)}}),
+        ("data.stages.late.after_step", {"stages": {"late": StageConfig(300)}}),
         ("data.skip", {"skip": ("300",)}),
     ],
 )

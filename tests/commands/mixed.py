@@ -16,10 +16,10 @@ def get_config() -> ConfigDict:
         "launch": corpus(source="files:sharding/*.py", weight=0.5, eval_split="none"),
     }
     config.data.stages = {
-        "short": stage(from_step=5, sequence_length=32, batch_size=24),
-        "docs": stage(from_step=8, weights={"docs": 1.0, "launch": 1.0}),
+        "short": stage(after_step=5, sequence_length=32, batch_size=24),
+        "docs": stage(after_step=8, weights={"docs": 1.0, "launch": 1.0}),
     }
-    config.data.skip = ("3", "6:2-7")
+    config.data.skip = ("4", "7:2-7")
     config.data.packing = "best_fit"
     config.data.max_epochs = 0.1
     config.train.steps = 12

@@ -58,7 +58,7 @@ def test_books_and_code_with_the_tokenizer_of_gpt2(podium: Commands, tmp_path: P
         "--config.data.mixture.code.eval_split=validation[:10%]",
         f"--config.data.tokenizer={assets}/gpt2",
         "--config.data.sequence_length=128",
-        "--config.data.stages.even.from_step=3",
+        "--config.data.stages.even.after_step=3",
         "--config.data.stages.even.sequence_length=64",
         "--config.model.num_layers=1",
         "--config.model.embed_dim=48",

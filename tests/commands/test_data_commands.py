@@ -48,10 +48,10 @@ def test_damage_is_named_and_mended_on_request(prepared: Commands) -> None:
 
 
 def test_a_row_is_shown_with_what_it_is_of(prepared: Commands) -> None:
-    done = prepared("-m", "data.inspect", MIXED, "--step=6", "--row=3", "--width=0")
+    done = prepared("-m", "data.inspect", MIXED, "--step=7", "--row=3", "--width=0")
     assert done.returncode == 0, done.stderr
     head, _, *rest = done.stdout.splitlines()
-    assert head == "step 6: 24 rows of 32 tokens"
+    assert head == "step 7: 24 rows of 32 tokens"
     assert rest[0] == "row 3: 0 tokens predicted of 0 bytes of text"  # it is left out
     corpora = {"docs": "docs", "model": "model", "launch": "sharding"}
     piece = re.compile(
@@ -73,7 +73,7 @@ def test_find_and_step_tell_the_same(prepared: Commands) -> None:
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"step (\d+), row (\d+) \(epoch (\d+)\)", done.stdout)
     assert f"rows of 12 steps that show some of it: {len(rows)}" in done.stdout and rows
-    for step in (0, 6, 9):
+    for step in (1, 7, 10):
         shown = prepared("-m", "data.inspect", MIXED, f"--step={step}").stdout
         parts = re.split(r"\nrow (\d+): ", shown)
         with_it = [
@@ -89,7 +89,7 @@ def test_statistics(prepared: Commands) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("docs", "model", "launch"):
         assert re.search(rf"^{name} +[\d,]+ +[\d.]+% +[\d.]+% +[\d.]+$", done.stdout, re.M)
-    assert "from step 5: 24 x 32 tokens" in done.stdout
+    assert "after step 5: 24 x 32 tokens" in done.stdout
     assert "best_fit into" in done.stdout
 
 

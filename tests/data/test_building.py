@@ -327,6 +327,22 @@ def test_filters_leave_out_and_count(
     assert seen == expected and list(seen) == list(expected)
 
 
+def test_a_long_document_and_a_long_join_are_told(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a build has to hear that it goes on."""
+    long = Texts(["a word and another " * 60_000])
+    recipe = chunks.Recipe(tmp_path, tmp_path / "none")
+    spoken = list(chunks.write(recipe, chunks.Tools(recipe, ByteTokenizer()), 0, long))
+    assert len(spoken) > 4  # parts of a quarter of a million characters, the batch, the end
+    told: list[tuple[str, int, int]] = []
+    once = FilterConfig(exact_duplicates=True)
+    shard, say = Texts(TEXTS[:500]), lambda *call: told.append(call)
+    building.build(tmp_path / "s", [shard], ByteTokenizer(), {}, say, filters=once)
+    done = [now for said, now, _ in told if said == "looking for exact duplicates: chunk"]
+    assert len(done) > 5 and done == sorted(done)
+
+
 def test_all_left_out_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="all 5 are left out by filters"):
         building.build(

@@ -221,6 +221,42 @@ def test_the_tokenizer_is_checked_before_anything_is_tokenized(
     assert seen == [prepared.tokenizer.fingerprint]
 
 
+def test_a_split_that_is_not_there_is_named_before_anything_is_tokenized(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("some text")
+    corpora = {
+        "one": CorpusConfig(source=f"files:{tmp_path}/*.txt", train_split="all", eval_split="none"),
+        "two": CorpusConfig(
+            source=f"files:{tmp_path}/*.txt", train_split="a.txt", eval_split="b.txt"
+        ),
+    }
+    config = dataclasses.replace(CONFIG, tokenizer="byte", mixture=corpora)
+    with pytest.raises(UserError, match=r"split 'b\.txt'"):
+        prepare(config)
+    assert not (own_cache / "stores").exists()
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram"])
+def test_an_empty_source_is_one_line(tmp_path: Path, own_cache: Path, kind: str) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b.txt").write_text("held out")
+    config = DataConfig(f"files:{tmp_path}/*.txt", 32, "a.txt", "b.txt", tokenizer=kind)
+    with pytest.raises(UserError, match=r"(no documents|no text) to train"):
+        prepare(config)
+
+
+def test_a_corpus_without_weight_leaves_the_tokenizer_alone(poems: Path, own_cache: Path) -> None:
+    """It is there for a later stage, and may be added to a run under way."""
+    source = f"files:{ROOT}/data/*.py"
+    one = {"a": CorpusConfig(source=source, train_split="[a-r]*.py", eval_split="s*.py")}
+    two = one | {"b": CorpusConfig(source=f"files:{ROOT}/*.md", weight=0.0, eval_split="none")}
+    config = dataclasses.replace(CONFIG, tokenizer_vocab_size=300)
+    first, second = (prepare(dataclasses.replace(config, mixture=m)) for m in (one, two))
+    assert first.tokenizer.fingerprint == second.tokenizer.fingerprint
+    assert len(list((own_cache / "tokenizers").iterdir())) == 1
+
+
 def test_long_work_goes_on_being_told(poems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tokenizer, a batch, a hash and a compressor that take long do not keep silent."""
     calls: list[tuple[str, int, int]] = []

@@ -108,6 +108,14 @@ def test_what_a_line_holds(run: Run) -> None:
     }
 
 
+def test_a_step_that_is_left_out_has_no_loss(run: Run) -> None:
+    run.add(1, tokens=0, bytes=0, loss=0.0)
+    run.drain()
+    ((_, line),) = run.lines()
+    assert line["loss"] is line["bits_per_byte"] is line["perplexity"] is None
+    assert line["tokens"] == 0 and line["grad_norm"] is not None
+
+
 def test_without_a_known_peak_there_is_no_mfu(tmp_path: Path) -> None:
     run = Run(tmp_path, peak=None)
     run.add(1)
