@@ -6,6 +6,7 @@ Phone numbers take about ten seconds a megabyte, the others much less.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _KINDS = {  # our name: presidio's recognizer and entity
     "iban": ("IbanRecognizer", "IBAN_CODE"),
 }
 _LEAST_SCORE = 0.35
+_PART = 1 << 17  # characters
 
 
 def make(config: FilterConfig, overlaps: Path | None) -> "Personal | None":
@@ -53,19 +55,34 @@ class Personal:
             self._recognizers.append((kind, entity, getattr(recognizers, name)()))
 
     def __call__(self, document: Document, counts: Counter[str]) -> Document | None:
+        before = counts.total()
+        masked = [self._masked(part, counts) for part in _parts(document.text)]
+        return document if counts.total() == before else document._replace(text="".join(masked))
+
+    def _masked(self, text: str, counts: Counter[str]) -> str:
         found = [
             (result.start, -result.end, kind)
             for kind, entity, recognizer in self._recognizers
-            for result in recognizer.analyze(document.text, [entity], None)
+            for result in recognizer.analyze(text, [entity], None)
             if result.score >= _LEAST_SCORE
         ]
         if not found:
-            return document
+            return text
         parts: list[str] = []
         at = 0
         for start, minus_end, kind in sorted(found):  # the longest of those that begin together
             if start >= at:
-                parts += [document.text[at:start], f"<{kind.upper()}>"]
+                parts += [text[at:start], f"<{kind.upper()}>"]
                 counts[f"masked: {kind}"] += 1
             at = max(at, -minus_end)  # what overlaps is under the mark of what began before it
-        return document._replace(text="".join([*parts, document.text[at:]]))
+        return "".join([*parts, text[at:]])
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text in parts that end where a line does: presidio gives up on a pattern after a time."""
+    start = 0
+    while len(text) - start > _PART:
+        end = text.rfind("\n", start, start + _PART) + 1 or start + _PART
+        yield text[start:end]
+        start = end
+    yield text[start:]

@@ -221,3 +221,14 @@ def test_the_identity_tells_what_is_done() -> None:
         )
     ]
     assert names[0] == "" and len(set(names)) == 5
+
+
+def test_a_long_text_is_masked_in_parts() -> None:
+    masking = Personal(("email",))
+    line = "write to jane.doe@example.com about it\n"
+    counts: Counter[str] = Counter()
+    masked = masking(Document("long", line * 10_000), counts)
+    assert masked is not None and masked.text == "write to <EMAIL> about it\n" * 10_000
+    assert counts == {"masked: email": 10_000}
+    plain = Document("plain", "nothing here\n" * 20_000)
+    assert masking(plain, counts) is plain
