@@ -25,7 +25,7 @@ from data.sources.splits import Part
 from data.sources.storage import File
 from errors import UserError
 
-VERSION = 2  # part of the fingerprint: raise it when names, order or splits change
+VERSION = 3  # part of the fingerprint: raise it when names, texts, order or splits change
 VALIDATION_ONE_IN = 20  # documents
 _LISTED = 8  # files named in a message
 _OWN_SPLITS = "; or let data.train_split and data.eval_split be patterns of file names"
@@ -156,6 +156,8 @@ def _check_splits(where: str, files: Sequence[File], train: str, evaluation: str
                 f"data.train_split={train!r} and data.eval_split={evaluation!r} both match "
                 f"{both[0].name}: make them apart"
             )
+    else:
+        splits.check_apart(train, evaluation, where)
 
 
 def _shards(where: str, files: Sequence[File], maker: Maker, split: str) -> list[Shard]:

@@ -13,7 +13,7 @@ from data.sources import arrayrecord, compression, parquet, storage
 from data.sources.pieces import Piece
 from data.sources.records import Maker
 
-_BOM = "\ufeff".encode()
+_BOM = "\ufeff".encode()  # at the beginning of a file it is a mark of some editors, not text
 
 
 class Format(NamedTuple):
@@ -43,6 +43,7 @@ def read_whole(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Doc
         return
     with storage.opened(file) as raw:
         content = compression.decompressed(raw, file.name).read()
+    content = content.removeprefix(_BOM)
     if content:
         text, invalid = maker.decode(content, file.path)
         del content  # a document may be large: no more of it than need be is held at a time
@@ -67,14 +68,14 @@ def read_lines(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Doc
         while begin < end and (line := stream.readline()):
             number += 1
             name = f"{file.name}:@{begin}" if piece.is_cut else f"{file.name}:{number}"
-            begin += len(line)
-            if line.isspace():
+            is_first, begin = not begin, begin + len(line)
+            if is_first:
+                line = line.removeprefix(_BOM)
+            if not line or line.isspace():
                 continue
             if start:
                 start -= 1
                 continue
-            if number == 1:
-                line = line.removeprefix(_BOM)
             document = maker.from_json(line, name, f"line {name}")
             del line  # see above
             yield document, min(raw.tell() - piece.begin, piece.size)

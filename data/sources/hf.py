@@ -1,9 +1,8 @@
 """A Hugging Face dataset: "hf:owner/name", "hf:owner/name/config", "hf:/a/local/folder".
 
-The package `datasets` reads it, streaming. Code
-that a dataset brings is never run. A local folder is one that `save_to_disk` wrote, or one of data
-files. Splits are the dataset's own, and parts of them by percent ("train[:10%]",
-data/sources/splits.py).
+The package `datasets` reads it, streaming. Code that a dataset brings is never run. A local folder
+is one that `save_to_disk` wrote, or one of data files; it is written with "/", "." or "~" first.
+Splits are the dataset's own, and parts of them by percent ("train[:10%]", data/sources/splits.py).
 """
 
 import functools
@@ -26,6 +25,7 @@ _INSTALL = "make setup HF=1"
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 _SHARD_BYTES = 64 << 20  # of a shard of a saved dataset, about; a guess of any other
 _DOCUMENT_BYTES = 2000  # likewise
+_LOCAL = ("/", ".", "~")  # what the path of a local folder begins with
 _REVISION = re.compile(r"@([0-9a-f]{40})/")
 
 
@@ -52,8 +52,10 @@ class Address(NamedTuple):
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """Finds the dataset; only its description is fetched."""
-    datasets = packages.needed("datasets", "datasets", f"data.source 'hf:{name}'", _INSTALL)
-    address = _address(name)
+    where = f"data.source 'hf:{name}'"
+    datasets = packages.needed("datasets", "datasets", where, _INSTALL)
+    splits.check_apart(wanted.train_split, wanted.eval_split, where)
+    address = _address(name, where)
     parts: dict[str, str] = {"config": address.config or ""}
     if Path(address.path).is_dir():
         root = Path(address.path)
@@ -140,14 +142,23 @@ class HfShard:
             yield self.maker.from_record(record, name, where), read
 
 
-def _address(name: str) -> Address:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Address(str(path.absolute()))
-    if path.parent.is_dir() and len(path.parts) > 1:
-        return Address(str(path.parent.absolute()), path.name)
+def _address(name: str, where: str) -> Address:
+    if name.startswith(_LOCAL):
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return Address(str(path.absolute()))
+        if path.parent.is_dir() and path.parent != Path(path.anchor):
+            return Address(str(path.parent.absolute()), path.name)
+        raise UserError(f"{where}: there is no folder {path}: correct the path")
     parts = name.split("/")
-    return Address("/".join(parts[:2]), "/".join(parts[2:]) or None)
+    address = Address("/".join(parts[:2]), "/".join(parts[2:]) or None)
+    here = Path(address.path).absolute()
+    if here.is_dir():  # `datasets` would take it, and not ask the hub
+        raise UserError(
+            f"{where} is a dataset of the hub, but there is a folder {here} too: write "
+            f"'hf:./{name}' if you mean the folder, or start in another one"
+        )
+    return address
 
 
 def _splits(address: Address) -> Mapping[str, Any]:
@@ -213,5 +224,5 @@ def _columns(dataset: Any, text_key: str, address: Address) -> Sequence[str]:
 def _unreadable(address: Address, error: BaseException) -> UserError:
     return UserError(
         f"data.source '{address}' cannot be read ({line_of(error)}): correct the path, the name or "
-        "the config, written as hf:owner/name/config"
+        "the config, written as hf:owner/name/config, or as hf:./folder if it is local"
     )

@@ -96,9 +96,9 @@ def _batches(batches: Iterator[Any], file: File, number: int) -> Iterator[Any]:
 
 
 def _types(table: Any, text_key: str) -> dict[str, str]:
-    """The columns that are read: name -> type."""
+    """The columns that are read: name -> kind."""
     return {
-        field.name: str(field.type)
+        field.name: _kind(field.type)
         for field in table.schema_arrow
         if field.name == text_key or _is_plain(field.type)
     }
@@ -116,6 +116,24 @@ def _check_like(like: File, file: File, mine: dict[str, str], text_key: str) -> 
         f"{mine.get(name, 'missing')}, not {first.get(name, 'missing')}; write them alike, or let "
         "the pattern match files of one kind"
     )
+
+
+def _kind(kind: Any) -> str:
+    """The name of a type; types that are read alike, such as string and large_string, have one."""
+    is_a = packages.needed("pyarrow.types", "pyarrow", "Parquet")
+    if is_a.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if is_a.is_list(kind) or is_a.is_large_list(kind):
+        return f"list<{_kind(kind.value_type)}>"
+    if is_a.is_struct(kind):
+        return f"struct<{', '.join(f'{field.name}: {_kind(field.type)}' for field in kind)}>"
+    bytes_too = (  # of them only the text is read, and it may be either
+        is_a.is_binary,
+        is_a.is_large_binary,
+        is_a.is_binary_view,
+        is_a.is_fixed_size_binary,
+    )
+    return "string" if any(check(kind) for check in (_is_text, *bytes_too)) else str(kind)
 
 
 def _is_text(kind: Any) -> bool:

@@ -18,7 +18,7 @@ from data import cache, neardup
 from data.documents import Progress, Shard, Source, Wanted
 from data.sources import files
 from data.sources.records import Maker
-from data.sources.splits import select
+from data.sources.splits import check_apart, select
 from data.sources.storage import File
 from data.waiting import steadily
 from errors import UserError
@@ -40,7 +40,8 @@ _MACHINE_DIRECTORIES = ("config-",)  # the build's own configuration
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """The running Python's library. It is read whole, to name its content: 12 MB."""
-    del name, wanted
+    del name
+    check_apart(wanted.train_split, wanted.eval_split, "data.source 'python_stdlib'")
     library = read()
     validation = functools.cache(functools.partial(_validation, library, progress))
     title = f"python_stdlib (Python {library.python})"

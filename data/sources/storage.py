@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from data import packages
+from data import fingerprint, packages
 from data.documents import line_of
 from data.sources import compression
 from errors import UserError
@@ -108,19 +108,44 @@ def local_copy(file: File) -> Iterator[str]:
     """The path of what the file holds, for libraries that read paths alone.
 
     What is remote or compressed is copied beside the other temporary files meanwhile.
+
+    Raises:
+      UserError: the copy cannot be written, or the file is not as it was when it was found.
+      file.failures: the file cannot be read.
     """
     if not file.is_remote and not compression.ending_of(file.name):
         with opened(file):  # checks its size
             pass
         yield file.path
         return
-    with tempfile.NamedTemporaryFile(prefix="podium.", suffix=Path(file.name).name) as copy:
+    with contextlib.ExitStack() as stack:
+        with _writing_told(file):
+            # Without a buffer: what could not be written would be tried again as it closes.
+            suffix = Path(file.name).name
+            copy = stack.enter_context(
+                tempfile.NamedTemporaryFile(prefix="podium.", suffix=suffix, buffering=0)
+            )
         with opened(file) as raw:
             content = compression.decompressed(raw, file.name)
             while piece := content.read(_COPIED):
-                copy.write(piece)
-        copy.flush()
+                left = memoryview(piece)
+                with _writing_told(file):
+                    while left:
+                        left = left[copy.write(left) :]
         yield copy.name
+
+
+@contextlib.contextmanager
+def _writing_told(file: File) -> Iterator[None]:
+    """Tells what is wrong with the temporary copy from what is wrong with the file."""
+    try:
+        yield
+    except OSError as error:
+        where = tempfile.tempdir or "any temporary folder"  # None where there is no usable one
+        raise UserError(
+            f"cannot write a temporary copy of {file.path} to {where} ({error.strerror}): free "
+            "space there, or point TMPDIR at a folder with room"
+        ) from error
 
 
 def _local(pattern: str, where: str) -> list[File]:
@@ -131,10 +156,11 @@ def _local(pattern: str, where: str) -> list[File]:
         )
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parent.parts))
     found = []
-    for name in glob.iglob(str(path), recursive=True):
-        if os.path.isfile(name):
-            size = os.path.getsize(name)
-            found.append(File(Path(name).relative_to(root).as_posix(), name, size))
+    for place in set(glob.iglob(str(path), recursive=True)):  # "**/**" gives a file several times
+        if os.path.isfile(place):
+            name = Path(place).relative_to(root).as_posix()
+            fingerprint.check_name(name, place)
+            found.append(File(name, place, os.path.getsize(place)))
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from data import cache, fingerprint
 from data.documents import Document, Progress, Shard, Source, Wanted, line_of
+from data.sources import splits
 from data.sources.records import Maker
 from errors import UserError
 
@@ -23,6 +24,7 @@ _HELD_RECORDS = 256
 
 def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     """Finds the newest version, or the named one, under data.data_dir."""
+    splits.check_apart(wanted.train_split, wanted.eval_split, f"data.source 'tfds:{name}'")
     data_dir = (
         Path(wanted.data_dir).expanduser().absolute()
         if wanted.data_dir

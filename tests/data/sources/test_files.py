@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import sys
 import tracemalloc
 from collections.abc import Mapping
@@ -163,12 +164,33 @@ def test_files_that_are_not_there_or_not_of_a_kind(notes: Path, books: Path) -> 
     refused(r"matches about\.txt and .*jsonl.*one kind", find, f"files:{books}/*")
 
 
+def test_a_file_that_is_matched_several_times_is_read_once(notes: Path) -> None:
+    write(notes, {"a/deep/er/note.md": "deep"})
+    for pattern in ("**/**/*.md", "**/*/**/*.md"):
+        found = find(f"files:{notes}/{pattern}")
+        assert found.name.endswith(f" ({len(NOTES) + 1} files)")
+        assert read(f"files:{notes}/{pattern}", "all") == read(f"files:{notes}/**/*.md", "all")
+
+
+def test_a_file_name_that_is_not_utf8_is_one_line(notes: Path) -> None:
+    bad = os.fsencode(notes) + b"/a/caf\xe9.md"
+    with open(bad, "wb") as file:
+        file.write(b"text")
+    match = r"^the name of the file .*/a/caf\\xe9\.md is not UTF-8: rename it, or leave it out"
+    refused(match, find, f"files:{notes}/**/*.md")
+    assert read(f"files:{notes}/**/note*.md", "all")
+
+
 def test_splits_that_overlap_or_are_not_there(books: Path, tmp_path: Path) -> None:
     pattern = f"files:{books}/*"
     both = {"train_split": "*.jsonl.gz", "eval_split": "valid.jsonl.gz"}
     refused(r"both match valid\.jsonl\.gz: make them apart", find, pattern, **both)
     mixed = {"train_split": "train[:0.5%]", "eval_split": "valid.jsonl.gz"}
     refused(r"for both or for neither", find, pattern, **mixed)
+    for train, evaluation in (("all", "validation"), ("train", "train"), ("train", "train[9%:]")):
+        same = {"train_split": train, "eval_split": evaluation}
+        refused(r"of data\.source 'files:.* share documents: make them", find, pattern, **same)
+    find(pattern, train_split="all", eval_split="none")
     refused(r"matches split 'test\.jsonl': there are train-0\.jsonl, ", read, pattern, "test.jsonl")
     refused(r"no documents for split 'test': use 'train'.*patterns of file", read, pattern, "test")
     refused(r"no documents for split 'train\[:5'", read, pattern, "train[:5")

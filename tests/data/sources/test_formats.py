@@ -1,8 +1,10 @@
 """Every format, every compression, against texts that other writers wrote."""
 
 import json
+import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +78,30 @@ def test_lines(tmp_path: Path, ending: str, compression: str) -> None:
     assert read(f"files:{tmp_path}/*", "all") == DOCUMENTS
     parts = [read(f"files:{tmp_path}/*", split) for split in ("train", "validation")]
     assert in_order(parts[0] + parts[1]) == DOCUMENTS
+
+
+@pytest.mark.parametrize("compression", ["", ".gz"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, compression: str) -> None:
+    bom = b"\xef\xbb\xbf"
+
+    def found(name: str, content: bytes) -> list[Document]:
+        path = tmp_path / f"{name}{compression}"
+        path.write_bytes(COMPRESSED[compression](content))
+        return read(f"files:{path}", "all")
+
+    assert [d.text for d in found("a.txt", bom + b"text\xef\xbb\xbf")] == ["text\ufeff"]
+    assert found("b.txt", bom) == []
+    for first in (b"", b" \r\n", b"\n\n"):
+        assert found("c.jsonl", bom + first + lines(RECORDS)) == DOCUMENTS
+    assert found("d.jsonl", bom) == []
+
+
+def test_a_byte_order_mark_is_at_the_beginning_of_the_file_alone(tmp_path: Path) -> None:
+    line = b'{"text": "x"}\n'
+    (tmp_path / "a.jsonl").write_bytes(line + b"\xef\xbb\xbf" + line)
+    file = File("a.jsonl", str(tmp_path / "a.jsonl"), 2 * len(line) + 3)
+    second = FileShard((pieces.cut(file, len(line))[1],), Maker("text", False))
+    refused(r"a\.jsonl:@14 is not a document", checked, second)
 
 
 @pytest.mark.parametrize("compression", COMPRESSED)
@@ -330,6 +356,49 @@ def test_columns_that_change_between_files_are_named(tmp_path: Path) -> None:
     null = pa.table({"text": pa.array(["x", None])})
     pq.write_table(null, tmp_path / "e.parquet")
     refused(r"row e\.parquet:2 .*not text but null", read, f"files:{tmp_path}/e.parquet", "all")
+
+
+def test_columns_that_are_read_alike_are_alike(tmp_path: Path) -> None:
+    texts, item = [d.text for d in DOCUMENTS[:3]], pa.field("element", pa.large_string())
+    plain = pa.array(texts)
+    kinds = {
+        "a": (plain, pa.list_(pa.string())),
+        "b": (plain.cast(pa.large_string()), pa.large_list(pa.string())),
+        "c": (plain.dictionary_encode(), pa.list_(item)),
+        "d": (plain.cast(pa.binary()), pa.list_(pa.string())),
+        "e": (plain.cast(pa.large_binary()), pa.large_list(item)),
+    }
+    for name, (column, kind) in kinds.items():
+        tags = pa.array([["x"]] * 3, kind)
+        table = pa.table({"text": column, "title": pa.array(["y"] * 3), "tags": tags})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    found = read(f"files:{tmp_path}/*", "all")
+    assert [d.text for d in found] == texts * 5
+    assert all(d.metadata == {"title": "y", "tags": ["x"]} for d in found)
+
+
+def test_no_room_for_a_copy_is_not_the_files_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).bytes(3_000_000).hex().encode()
+    write_array_record(tmp_path / "x", [noise])
+    path = tmp_path / "a.array_record.gz"
+    path.write_bytes(WRITERS[".gz"]((tmp_path / "x").read_bytes()))
+    shard = find(f"files:{path}").shards("all")[0]
+    match = (
+        r"^cannot write a temporary copy of .*a\.array_record\.gz to (/.*|any temporary folder) \("
+    )
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # as `ulimit -f` does
+    try:
+        refused(match + r"File too large\): .*TMPDIR", list, shard.documents())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    refused(match + r"No such file", list, shard.documents())
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-100] + bytes(100))
+    refused(r"cannot read .*a\.array_record\.gz \(", list, shard.documents())
 
 
 def test_a_file_that_changes_after_it_was_found_is_named(tmp_path: Path) -> None:

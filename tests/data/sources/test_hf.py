@@ -100,6 +100,28 @@ def test_the_revision_of_a_dataset_on_the_hub_is_kept(monkeypatch: Any) -> None:
     assert asked == {"revision": sha, "streaming": True}  # no code of its own is trusted
 
 
+def test_a_local_folder_is_written_as_a_path(
+    folder: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    for name in ("./folder", "~/folder", "./folder/default"):
+        assert read(f"hf:{name}", "train") == DOCUMENTS
+    match = r"'hf:saved/train' is a dataset of the hub, but .*/saved/train too: write 'hf:\./saved/"
+    refused(match, find, "hf:saved/train")
+    refused(r"'hf:folder' is a dataset of the hub, but .*/folder too", find, "hf:folder")
+    refused(r"'hf:folder/default' cannot be read .*or as hf:\./folder", find, "hf:folder/default")
+    for name in ("./nowhere", "/nowhere", "~/no/where"):
+        refused(rf"'hf:{name}': there is no folder .*where: correct the path", find, f"hf:{name}")
+
+
+def test_splits_that_overlap_are_refused(folder: Path) -> None:
+    parts = {"train_split": "train", "eval_split": "train[90%:]"}
+    refused(
+        r"of data\.source 'hf:.*' share documents: make them apart", find, f"hf:{folder}", **parts
+    )
+
+
 def test_what_is_wrong_is_one_line(folder: Path, saved: Path, monkeypatch: Any) -> None:
     refused(
         r"no documents for split 'test': use 'train', 'validation'", read, f"hf:{folder}", "test"

@@ -120,3 +120,8 @@ def test_a_part_of_a_split_is_by_count(source: Source, splits: dict[str, dict[st
     ids = [d.id for shard in source.shards("train[:10]+validation[-5:]") for d in checked(shard)]
     assert ids == [*list(splits["train"])[:10], *list(splits["validation"])[-5:]]
     refused(r"no documents for split 'test' .*train \([\d,]+ documents\)", source.shards, "test")
+
+
+def test_splits_that_overlap_are_refused() -> None:
+    match = r"of data\.source 'python_stdlib' share documents: make them apart"
+    refused(match, find, "python_stdlib", train_split="all")

@@ -37,6 +37,8 @@ def test_a_part_is_a_range_of_the_hash() -> None:
         ("train+", r"no documents for split"),
         ("train[:10]", r"counts documents.*give percents, as 'train\[:10%\]'$"),
         ("train[-5:]", r"counts documents"),
+        ("train[:1shard]", r"counts documents"),
+        ("train[%:]", r"no documents for split"),
         ("train[:0%]", r"'train\[:0%\]' is empty"),
         ("train[60%:40%]", r"is empty"),
         ("train+train[:10%]", r"names documents twice"),
@@ -46,6 +48,50 @@ def test_what_is_no_part_is_one_line(split: str, match: str) -> None:
     with pytest.raises(UserError, match=match) as error:
         splits.parse(split, WHOLE, "corpus", ", or so")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation"),
+    [
+        ("train", "train"),
+        ("train", "all"),
+        ("all", "validation[:5]"),
+        ("train", "train[90%:]"),
+        ("train[:90.5%]", "validation + train[90%:]"),
+        ("train[:90%]", "train[-10.5%:]"),
+        ("train[:1_000]", "train[999:1200]"),
+        ("train[-100:]", "train[:-99]"),
+        ("train[:2shard]", "train[1shard:]"),
+        ("train[5:]", "train[90%:]"),  # both have the end
+        ("train[0:7]", "train[:1%]"),  # both have the beginning
+    ],
+)
+def test_to_train_on_what_is_evaluated_on_is_refused(train: str, evaluation: str) -> None:
+    for pair in ((train, evaluation), (evaluation, train)):
+        with pytest.raises(UserError, match=r"^data\.train_split=.* of corpus share documents: m"):
+            splits.check_apart(*pair, "corpus")
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation"),
+    [
+        ("train", "validation"),
+        ("train", "none"),
+        ("all", "none"),
+        ("train[:90%]", "train[90%:]"),
+        ("train[:90%]", "train[-10%:]"),
+        ("train[10%:]+test", "train[:10%]+validation"),
+        ("train[:1000]", "train[1_000:]"),
+        ("train[:-100]", "train[-100:]"),
+        ("train[1shard:]", "train[:1shard]"),
+        ("all[:90%]", "all[90%:]"),
+        ("train[:90%]", "train[-5:]"),  # who knows
+        ("train[:0]", "train"),  # there are none: its source says so
+        ("train[", "train["),  # likewise
+    ],
+)
+def test_what_does_not_tell_of_an_overlap_is_let_be(train: str, evaluation: str) -> None:
+    splits.check_apart(train, evaluation, "corpus")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,12 @@ def test_damaged_data_files_are_refused(copy: Path) -> None:
     refused(r"document 0 of split 'train' .* cannot be read", read_poems, copy)
 
 
+def test_splits_that_overlap_are_refused(poems: Path) -> None:
+    match = r"of data\.source 'tfds:poems/short' share documents: make them apart"
+    refused(match, find, poems, train_split="train", eval_split="train[:5]")
+    find(poems, train_split="train[5:]", eval_split="train[:5]+validation")
+
+
 def test_an_empty_split_is_refused(poems: Path) -> None:
     match = r"has no documents for split 'validation\[:0\]'"
     refused(match, read_poems, poems, "validation[:0]")
