@@ -12,10 +12,10 @@ PY := .venv/bin/python
 SETUP := @sh requirements/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-all marathon lint format bench lock clean
+.PHONY: help setup setup-dev train test test-all marathon marathon-data lint format bench lock clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 	@sed -n 's/^#   /  /p' Makefile
 
 setup: ## make .venv from the locked requirements; quick when nothing changed
@@ -35,6 +35,9 @@ test-all: setup-dev ## run all tests
 
 marathon: setup-dev ## kill runs at random and compare what they leave; ARGS="--runs=20", "--processes=2", "--gcs"
 	$(PY) -m tests.marathon $(ARGS)
+
+marathon-data: setup-dev ## kill preparations at random; ARGS="--runs=20 -- --config=configs/X.py"
+	$(PY) -m tests.marathon_preparation $(ARGS)
 
 lint: setup-dev ## check style, formatting and types
 	$(PY) -m ruff check

@@ -2,13 +2,18 @@
 
 import functools
 import gzip
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
+from data import checksums
 from data.documents import Document
 from data.waiting import steadily
 
 UNIFORM_BITS_PER_BYTE = 8.0  # every byte equally likely
+LAYOUT = 2  # part of a baseline's address: raise it when its files change
+_FILE = "gzip.json"
 
 
 class Measured(NamedTuple):
@@ -16,6 +21,25 @@ class Measured(NamedTuple):
 
     bits_per_byte: float
     text_bytes: int
+
+
+def save(measured: Measured, folder: Path) -> None:
+    """Writes a figure."""
+    (folder / _FILE).write_text(json.dumps(measured._asdict()) + "\n")
+    checksums.write(folder)
+
+
+def load(folder: Path) -> Measured:
+    """The figure that `save` wrote.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    checksums.check(folder, checksums.read(folder))
+    try:
+        return Measured(**json.loads((folder / _FILE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise checksums.damaged(folder / _FILE) from error
 
 
 def gzip_bits_per_byte(

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def build(
     try:
         _build(path, shards, tokenizer, about, progress, processes, filters, overlaps)
     except (FileNotFoundError, UserError):
-        if not path.is_dir():
+        if not cache.is_there(path):
             raise
         # Another build of it has ended meanwhile, and taken the chunks away.
     return TokenStore(path)
@@ -78,7 +79,7 @@ def _build(
     what = f"tokenizing {about.get('split', '')}".rstrip()
     total = max(sum(shard.size for shard in shards), 1)
     with cache.full_disk_told(path.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+        cache.make_folder(folder)
         recipe = Recipe(folder, folder / _TOKENIZER, filters, overlaps)
         tools = chunks.Tools(recipe, tokenizer)  # says at once which package is missing
         _save_tokenizer(tokenizer, recipe.tokenizer)
@@ -97,9 +98,15 @@ def _build(
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    tokenizer.save(partial)
-    os.replace(partial, path)
+    """Saves it whole or not at all; builds on several hosts may do so at the same time."""
+    descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
+    os.close(descriptor)
+    try:
+        tokenizer.save(Path(partial))
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
 
 
 def _make_chunks(

@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from etils import epath
 
-from data import shared_cache
+from data import partial, shared_cache
 from errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def root() -> Path:
@@ -38,24 +39,34 @@ def key(**parts: str | int) -> str:
 def has(target: Path) -> bool:
     """Whether `target` is there; it is fetched from the shared cache if it is in that alone.
 
+    Where it is there, what killed builds of it have left is removed.
+
     Raises:
       UserError: what was fetched is damaged, or the bucket cannot be reached.
     """
     shared = _in_shared(target)
-    if shared is not None and target.is_dir():
+    if shared is not None and is_there(target):
         shared_cache.publish(target, shared)  # of a build that was killed before it had done so
     elif shared is not None and shared_cache.complete(shared):
         with _published(target) as building:
             shared_cache.fetch(shared, building)
-    return target.is_dir()
+    if not is_there(target):
+        return False
+    _remove_leftovers(target)
+    return True
+
+
+def is_there(target: Path) -> bool:
+    """Whether this machine has `target`, as far as it may look."""
+    return os.path.isdir(target)  # Path.is_dir raises where it may not
 
 
 def remove(target: Path) -> None:
-    """Removes `target`, so that it is built again; also what a killed build of it has done."""
+    """Removes `target`, so that it is built again; also what killed builds of it have left."""
     if shared := _in_shared(target):
         shared_cache.remove(shared)
-    for folder in (target, building_folder(target)):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    _remove_leftovers(target)
 
 
 def building_folder(target: Path) -> Path:
@@ -63,14 +74,26 @@ def building_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.building")
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder of the cache, unless it is there.
+
+    Raises:
+      UserError: it cannot be made, or not be written to.
+    """
+    with full_disk_told(path), _unwritable_told(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
     """Yields an empty directory to fill; it becomes `target` when the block ends well.
 
     `target` exists only complete: the files are flushed to disk before the rename that names
-    them, so a killed build leaves at most a directory with another name. If two processes build
-    the same target the first rename wins and the second's work is thrown away: both built the
-    same content. Where there is a shared cache, a copy goes there.
+    them, so a killed build leaves at most a directory with another name, which the next one
+    removes. If two processes build the same target the first rename wins and the second's work is
+    thrown away: both built the same content. Where there is a shared cache, a copy goes there.
 
     Raises:
       UserError: the cache cannot be written.
@@ -91,12 +114,34 @@ def full_disk_told(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in _FULL:
             raise
         raise UserError(
             f"no space left at {where} ({error.strerror}): free some, or point PODIUM_CACHE "
             "elsewhere; the same command goes on from what is done"
         ) from error
+
+
+@contextlib.contextmanager
+def _unwritable_told(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise UserError(
+            f"cannot write the cache at {where} ({error.strerror}): "
+            "point PODIUM_CACHE at a writable directory"
+        ) from error
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes what killed builds of `target` have left.
+
+    A build that goes on loses its chunks too: where `target` is there it takes that for its end.
+    """
+    partial.sweep(target.parent, target.name)
+    shutil.rmtree(building_folder(target), ignore_errors=True)
 
 
 def _in_shared(target: Path) -> epath.Path | None:
@@ -109,30 +154,23 @@ def _in_shared(target: Path) -> epath.Path | None:
 
 @contextlib.contextmanager
 def _published(target: Path) -> Iterator[Path]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write the cache at {target.parent} ({error.strerror}): "
-            "point PODIUM_CACHE at a writable directory"
-        ) from error
-    try:
+    make_folder(target.parent)
+    partial.sweep(target.parent, target.name)  # first: it may be what fills the disk
+    with contextlib.ExitStack() as stack:
+        with full_disk_told(target.parent), _unwritable_told(target.parent):
+            building = stack.enter_context(partial.folder(target.parent, target.name))
         with full_disk_told(target.parent):
             yield building
         for directory, _, files in os.walk(building):
             for name in files:
                 _flush(Path(directory) / name)
             _flush(Path(directory))
-        building.chmod(0o755)  # mkdtemp makes it private; a shared cache is read by other users
         try:
             building.rename(target)
         except OSError:
             if not target.is_dir():
                 raise
         _flush(target.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

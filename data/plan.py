@@ -8,24 +8,26 @@ being the bin's length; a piece of a document lies in one stretch of them:
     at.npy      int64 [P], ascending: the first position of each piece
     start.npy   int64 [P]: the token in the store that is the input there
     length.npy  int64 [P]: positions of the piece
+    plan.json   counts, and how it was made
+    files.json  size and SHA-256 of every file above
 
 What no piece covers is padding.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data import cache, packers
+from data import cache, checksums, packers
 from data.config import Packing
 from data.documents import Progress
 from data.store import TokenStore
-from errors import UserError
 
 VERSION = 2  # part of every stream's identity: raise it when any row changes
+LAYOUT = 2  # part of a plan's address alone: raise it when its files change and its rows do not
 
 
 class Pieces(NamedTuple):
@@ -55,7 +57,16 @@ class Plan:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError where it is damaged."""
+        """Opens the plan at `path`.
+
+        Every file's size is checked, and the SHA-256 of files up to 256 MiB; `verify` checks all.
+
+        Raises:
+          UserError: a file is missing, truncated or damaged.
+        """
+        self.path = path
+        self._files = checksums.read(path)
+        checksums.check(path, self._files)
         try:
             about = json.loads((path / "plan.json").read_text())
             self.length: int = about["length"]
@@ -69,15 +80,23 @@ class Plan:
             if not self._at.size == self._start.size == self._length.size == about["pieces"]:
                 raise ValueError("of other sizes")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path / 'plan.json'} or a file beside it is damaged: delete the directory "
-                f"{path}, and it is made again"
-            ) from error
+            raise checksums.damaged(path / "plan.json") from error
 
     @property
     def waste(self) -> float:
         """The share of all positions that is padding."""
         return self.padding / (self.n_bins * self.length)
+
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Checks the SHA-256 of every file.
+
+        Args:
+          progress: called before each file with the files done and in all.
+
+        Raises:
+          UserError: names the first file that is damaged.
+        """
+        checksums.check_all(self.path, self._files, progress)
 
     def pieces(self, positions: np.ndarray, width: int) -> Pieces:
         """What lies in rows of `width` positions that begin at `positions` (int64 [R])."""
@@ -107,6 +126,7 @@ def make(
     length: int,
     packing: Packing,
     progress: Progress = lambda what, done, total: None,
+    rebuild: bool = False,
 ) -> Plan:
     """Finds or makes the plan of a store.
 
@@ -114,9 +134,16 @@ def make(
       length: L, of a bin.
       packing: the packer (data/packers.py).
       progress: told that there is something to do.
+      rebuild: make it anew, even where it is there.
+
+    Raises:
+      UserError: one that is there is damaged, or the cache cannot be written.
     """
     identity = cache.key(packing=packing, length=length, version=VERSION)
-    path = cache.root() / "plans" / cache.key(store=store.fingerprint, plan=identity)
+    name = cache.key(store=store.fingerprint, plan=identity, layout=LAYOUT)
+    path = cache.root() / "plans" / name
+    if rebuild:
+        cache.remove(path)
     if not cache.has(path):
         progress("packing: million tokens", 0, store.n_tokens >> 20)
         made = packers.PACKERS[packing](np.diff(store.token_offsets) - 1, length)
@@ -134,4 +161,5 @@ def make(
             for name, array in (("at", made.at), ("start", start), ("length", made.length)):
                 np.save(folder / f"{name}.npy", array.astype(np.int64))
             (folder / "plan.json").write_text(json.dumps(about, indent=1) + "\n")
+            checksums.write(folder)
     return Plan(path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data import baselines, building, cache, filters, plan, sources, store
+from data import baselines, building, cache, checksums, filters, plan, sources, store
 from data import tokenizer as tokenizers
 from data.config import Corpus, DataConfig
 from data.documents import NO_SPLIT, Progress, Shard, Source
@@ -127,7 +127,7 @@ def prepare(
       progress: called every few seconds while something is built, from this thread.
       check: is given the tokenizer before anything is tokenized, and raises UserError where it
         does not suit the run.
-      rebuild: build the stores anew, even where they are there.
+      rebuild: build the stores, and all else but the tokenizer, anew, even where it is there.
 
     Raises:
       UserError: the data or the tokenizer cannot be used; one line says what to do.
@@ -135,7 +135,7 @@ def prepare(
     found = [_Found(corpus, progress) for corpus in config.corpora()]
     tokenizer = _tokenizer(config, found, progress)
     check(tokenizer)
-    filtered = _filtered(config.filters, found)
+    filtered = _filtered(config.filters, found, rebuild)
     for one in found:  # a split that is not there is named before hours of work on another
         for path, split in _stores(one, tokenizer, filtered):
             if rebuild or not cache.has(path):
@@ -144,7 +144,7 @@ def prepare(
         for one in found:
             for path, _ in _stores(one, tokenizer, filtered):
                 cache.remove(path)
-    prepared = [_prepared(config, one, tokenizer, filtered, progress) for one in found]
+    prepared = [_prepared(config, one, tokenizer, filtered, progress, rebuild) for one in found]
     return Prepared(tokenizer, tuple(prepared))
 
 
@@ -212,7 +212,7 @@ class _Filtered(NamedTuple):
 _UNFILTERED = _Filtered(OFF, "", lambda: None)
 
 
-def _filtered(config: FilterConfig, found: Sequence[_Found]) -> _Filtered:
+def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _Filtered:
     identity = filters.identity(config)
     if not config.decontaminate:
         return _Filtered(config, identity, lambda: None)
@@ -223,20 +223,26 @@ def _filtered(config: FilterConfig, found: Sequence[_Found]) -> _Filtered:
         splits=json.dumps(splits, sort_keys=True),
         version=filters.VERSION,
     )
+    directory = cache.root() / "overlaps" / cache.key(ngrams=name, layout=overlap.LAYOUT)
+    if rebuild:
+        cache.remove(directory)
 
     def overlaps() -> Path:
-        directory = cache.root() / "overlaps" / name
-        if not cache.has(directory):
+        tick = functools.partial(found[0].progress, "reading what is evaluated on", 0, 1)
+        if cache.has(directory):
+            noted = checksums.read(directory)
+            steadily(functools.partial(checksums.check_all, directory, noted), tick)
+        else:
             texts = (
                 document.text
                 for one in evaluated
                 for shard in one.shards(one.corpus.eval_split)
                 for document, _ in shard.documents()
             )
-            tick = functools.partial(found[0].progress, "reading what is evaluated on", 0, 1)
             with cache.publish(directory) as folder:
                 save = functools.partial(overlap.save, texts, config.decontaminate)
                 steadily(functools.partial(save, folder / "ngrams.npy"), tick)
+                checksums.write(folder)
         return directory / "ngrams.npy"
 
     return _Filtered(config, f"{identity}-{name}", overlaps)
@@ -248,13 +254,14 @@ def _prepared(
     tokenizer: Tokenizer,
     filtered: _Filtered,
     progress: Progress,
+    rebuild: bool,
 ) -> PreparedCorpus:
     corpus = found.corpus
     train = _token_store(config, found, corpus.train_split, tokenizer, filtered)
     evaluation = gzip = None
     if corpus.eval_split != NO_SPLIT:
         evaluation = _token_store(config, found, corpus.eval_split, tokenizer)
-        gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress)
+        gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress, rebuild)
     return PreparedCorpus(
         corpus.name,
         corpus.weight,
@@ -262,7 +269,7 @@ def _prepared(
         found.source.fingerprint,
         train,
         evaluation,
-        plan.make(train, config.sequence_length, config.packing, progress),
+        plan.make(train, config.sequence_length, config.packing, progress, rebuild),
         gzip,
     )
 
@@ -371,9 +378,12 @@ def _sample(shards: Sequence[Shard], budget: int) -> Iterator[str]:
                 break
 
 
-def _gzip(found: _Found, at_most: int, progress: Progress) -> baselines.Measured:
+def _gzip(found: _Found, at_most: int, progress: Progress, rebuild: bool) -> baselines.Measured:
     split = found.corpus.eval_split
-    directory = cache.root() / "baselines" / cache.key(**found.key(split), at_most=at_most)
+    name = cache.key(**found.key(split), at_most=at_most, layout=baselines.LAYOUT)
+    directory = cache.root() / "baselines" / name
+    if rebuild:
+        cache.remove(directory)
     if not cache.has(directory):
         total = _kilobytes(at_most)
         documents = itertools.chain.from_iterable(s.documents() for s in found.shards(split))
@@ -383,13 +393,8 @@ def _gzip(found: _Found, at_most: int, progress: Progress) -> baselines.Measured
             lambda done: progress("measuring gzip: kB", _kilobytes(done), total),
         )
         with cache.publish(directory) as folder:
-            (folder / "gzip.json").write_text(json.dumps(measured._asdict()) + "\n")
-    try:
-        return baselines.Measured(**json.loads((directory / "gzip.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{directory / 'gzip.json'} is missing or damaged: delete the directory {directory}"
-        ) from error
+            baselines.save(measured, folder)
+    return baselines.load(directory)
 
 
 def _kilobytes(n_bytes: int) -> int:

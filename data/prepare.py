@@ -7,6 +7,7 @@ accelerators. Killed at any moment, the same command goes on from what is done. 
 already is only said: each corpus with its stores, what they hold, and what was left out.
 """
 
+import functools
 import sys
 import time
 from typing import Any
@@ -22,9 +23,13 @@ from reporting.progress import duration
 
 CONFIG = config_flags.define()
 REBUILD = flags.DEFINE_bool(
-    "rebuild", False, "Build the stores anew, even where they are there: one may be damaged."
+    "rebuild",
+    False,
+    "Build all but the tokenizer anew, even what is there: it may be damaged.",
 )
-VERIFY = flags.DEFINE_bool("verify", False, "Read every file of the stores, and check it.")
+VERIFY = flags.DEFINE_bool(
+    "verify", False, "Read every file of the stores and of the plans, and check it."
+)
 
 
 def main(job: commands.Job) -> None:
@@ -44,16 +49,12 @@ def main(job: commands.Job) -> None:
             lambda tokenizer: door.check_tokenizer(config, tokenizer),
             rebuild=REBUILD.value,
         )
-        stores = [
-            (corpus.name, store)
-            for corpus in data.corpora
-            for store in (corpus.train, corpus.eval)
-            if store
-        ]
         if VERIFY.value:
-            for name, store in stores:
-                what = f"verifying {name}: file"
-                store.verify(lambda done, total, what=what: progress(what, done, total))  # type: ignore[misc]
+            for corpus in data.corpora:
+                tick = functools.partial(progress, f"verifying {corpus.name}: file")
+                for product in (corpus.train, corpus.eval, corpus.plan):
+                    if product:
+                        product.verify(tick)
     for corpus in data.corpora:
         print(
             f"{corpus.name}: {corpus.dataset} {corpus.fingerprint[:12]}, weight {corpus.weight:g}"

@@ -21,13 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from data import cache, fingerprint
-from errors import UserError
+from data import cache, checksums
 
 VERSION = 2  # part of a store's address: raise it when the layout or the order changes
 FILE_TOKENS = 1 << 28
 COLUMNS = ("token", "byte", "id")  # whose offsets are kept
-_VERIFIED_BYTES = 1 << 28  # files up to 256 MiB are checked in full whenever a store is opened
 
 
 def tokens_file(number: int) -> str:
@@ -57,7 +55,7 @@ class TokenStore:
         self.path = path
         try:
             self.manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
-            sizes = {name: int(entry["size"]) for name, entry in self.manifest["files"].items()}
+            self._files = checksums.well_formed(self.manifest["files"])
             self.bos_id: int = self.manifest["bos_id"]
             self.eos_id: int = self.manifest["eos_id"]
             self.vocab_size: int = self.manifest["vocab_size"]
@@ -66,18 +64,11 @@ class TokenStore:
             self.n_tokens: int = self.manifest["tokens"]
             dtype = np.dtype(self.manifest["dtype"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path / "manifest.json") from error
-        for name, size in sizes.items():
-            file = path / name
-            if not file.is_file():
-                raise _damaged(file, "missing")
-            if file.stat().st_size != size:
-                raise _damaged(file, f"{file.stat().st_size} bytes long instead of {size}")
-            if size <= _VERIFIED_BYTES:
-                self._verify(name)
+            raise checksums.damaged(path / "manifest.json") from error
+        checksums.check(path, self._files)
         self._tokens = [
             np.memmap(path / name, dtype, mode="r").view(np.ndarray)
-            for name in sorted(sizes)
+            for name in sorted(self._files)
             if name.startswith("tokens-")
         ]
         self.token_offsets = _map(path / "token_offsets.npy")
@@ -125,18 +116,12 @@ class TokenStore:
         """Checks the SHA-256 of every file.
 
         Args:
-          progress: called after each file with the files done and in all.
+          progress: called before each file with the files done and in all.
 
         Raises:
           UserError: names the first file that is damaged.
         """
-        for done, name in enumerate(self.manifest["files"]):
-            progress(done, len(self.manifest["files"]))
-            self._verify(name)
-
-    def _verify(self, name: str) -> None:
-        if fingerprint.sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
-            raise _damaged(self.path / name, "not what was written")
+        checksums.check_all(self.path, self._files, progress)
 
 
 def address(**parts: str) -> Path:
@@ -158,10 +143,7 @@ def manifest(
       facts: what it is; with what a TokenStore reads of it.
       read: the SHA-256 of a file.
     """
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": read(path)}
-        for path in sorted(folder.iterdir())
-    }
+    files = checksums.of(folder, read)
     content = {name: str(entry["sha256"]) for name, entry in files.items()}
     identity = {name: facts[name] for name in ("bos_id", "eos_id", "prefix_bytes", "dtype")}
     return {
@@ -174,11 +156,7 @@ def manifest(
 
 
 def _map(path: Path) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _damaged(file: Path, how: str = "missing or damaged") -> UserError:
-    return UserError(
-        f"{file} is {how}: build it again by python -m data.prepare --rebuild, or delete the "
-        f"directory {file.parent}"
-    )
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:  # it is large, so its content was not checked
+        raise checksums.damaged(path) from error

@@ -1,6 +1,6 @@
 """Kills preparations at random moments, and compares what they leave with one left in peace.
 
-    python -m tests.marathon_preparation --runs=20 -- --config=configs/books.py --config.data.…
+    make marathon-data ARGS="--runs=20 -- --config=configs/books.py --config.data.…"
 
 What follows `--` is for `python -m data.prepare`. Every run is killed (`kill -9` of the process
 alone; its workers are to notice) once to three times, and then completed: every file of its stores,

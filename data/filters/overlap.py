@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data import checksums
 from data.documents import Document
 from data.filters.config import FilterConfig
 
+LAYOUT = 2  # part of the address of n-grams: raise it when their files change
 _WORD = re.compile(r"[^\W_]+")
 _WORDS = 1 << 16  # at a time
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 / golden ratio
@@ -41,10 +43,16 @@ class Overlap:
     Args:
       path: of what `save` wrote.
       n: words of an n-gram, as there.
+
+    Raises:
+      UserError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path, n: int) -> None:
-        self._known: np.ndarray = np.load(path, mmap_mode="r")
+        try:
+            self._known: np.ndarray = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise checksums.damaged(path) from error
         self._n = n
 
     def __call__(self, document: Document, counts: Counter[str]) -> Document | None:

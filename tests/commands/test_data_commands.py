@@ -47,6 +47,26 @@ def test_damage_is_named_and_mended_on_request(prepared: Commands) -> None:
     assert damaged.read_bytes() == content
 
 
+SMALL = """
+import commands
+from data import checksums, prepare
+checksums._AT_ONCE = 0  # as if all files were large
+commands.run(prepare.main, required=("config",))
+"""
+
+
+def test_verify_reads_the_plans_too(prepared: Commands) -> None:
+    damaged = next((Path(prepared.env["PODIUM_CACHE"]) / "plans").rglob("start.npy"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
+    done = prepared("-c", SMALL, MIXED)
+    assert done.returncode == 0, done.stderr
+    done = prepared("-c", SMALL, MIXED, "--verify")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {damaged} is not what was written: ")
+    damaged.write_bytes(content)
+
+
 def test_a_row_is_shown_with_what_it_is_of(prepared: Commands) -> None:
     done = prepared("-m", "data.inspect", MIXED, "--step=7", "--row=3", "--width=0")
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """A store is the same to the byte, however many processes build it and whatever kills them."""
 
+import contextlib
 import hashlib
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 from data import building, cache, chunks
 from data.filters import overlap
 from data.filters.config import FilterConfig
-from data.tokenizer import ByteTokenizer, train_bpe
+from data.tokenizer import ByteTokenizer, load, train_bpe
 from errors import UserError
 from tests.data.shards import Texts, cut
 from tests.running import ROOT
@@ -341,6 +342,62 @@ def test_a_long_document_and_a_long_join_are_told(
     building.build(tmp_path / "s", [shard], ByteTokenizer(), {}, say, filters=once)
     done = [now for said, now, _ in told if said == "looking for exact duplicates: chunk"]
     assert len(done) > 5 and done == sorted(done)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", None])
+def test_damaged_ngrams_are_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "ngrams.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{path} is missing or damaged: .*\Z"):
+        building.build(
+            tmp_path / "store", cut(TEXTS, 1), ByteTokenizer(), {}, filters=FILTERS, overlaps=path
+        )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_builders_of_one_pid_save_their_tokenizers_in_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Containers of several hosts often have pid 1 each."""
+
+    class Slow(ByteTokenizer):
+        def save(self, path: Path) -> None:
+            path.write_text("half")
+            building._save_tokenizer(ByteTokenizer(), tmp_path / "tokenizer.json")
+            assert path.read_text() == "half"
+            if fails:
+                raise KeyError
+            super().save(path)
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(KeyError) if fails else contextlib.nullcontext():
+        building._save_tokenizer(Slow(), tmp_path / "tokenizer.json")
+    assert load(tmp_path / "tokenizer.json").fingerprint == ByteTokenizer().fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+JOIN = """
+from data import fingerprint
+def hang(path):
+    print("joining", flush=True)
+    time.sleep(60)
+fingerprint.sha256 = hang
+"""
+
+
+def test_builds_killed_as_they_join_leave_one_copy_at_most(tmp_path: Path) -> None:
+    stores = tmp_path / "stores"
+    program = BUILD.replace("import sys\n", "import sys, time\n" + JOIN)
+    for _ in range(2):
+        command = [sys.executable, "-c", program, str(stores / "store")]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout and process.stdout.readline() == b"joining\n"
+            process.kill()
+        assert len(list(stores.glob(".store.*.partial"))) == 1
+    command = [sys.executable, "-c", BUILD, str(stores / "store")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+    assert [path.name for path in stores.iterdir()] == ["store"]
 
 
 def test_all_left_out_is_one_line(tmp_path: Path) -> None:

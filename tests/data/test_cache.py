@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data import cache
+from data import cache, partial
 from errors import UserError
 
 
@@ -69,17 +70,58 @@ def test_a_killed_build_never_looks_complete(tmp_path: Path) -> None:
         cwd=Path(cache.__file__).parent.parent,
     ) as process:
         assert process.stdout and process.stdout.readline() == b"building\n"
+        with cache.publish(tmp_path / "other"):  # while that one is at work
+            pass
+        with cache.publish(target) as building:
+            assert len(list(tmp_path.glob(".target.*"))) == 2
+        shutil.rmtree(target)
         os.kill(process.pid, signal.SIGKILL)
-    assert not target.exists()
+    assert not target.exists() and len(list(tmp_path.glob(".target.*"))) == 1
     with cache.publish(target) as building:
         (building / "file").write_text("y")
     assert (target / "file").read_text() == "y"
+    assert list(tmp_path.glob(".*")) == []
 
 
-def test_an_unwritable_cache_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(UserError, match=r"^cannot write the cache at .*PODIUM_CACHE.*\Z"),
-        cache.publish(tmp_path / "file" / "target"),
-    ):
+def leftovers(target: Path) -> None:
+    """What a build leaves that is killed as it publishes."""
+    folder, lock = partial._made(target.parent, target.name)
+    (folder / "content").mkdir()
+    (folder / "content" / "file").write_text("x")
+    os.close(lock)
+    cache.make_folder(cache.building_folder(target))
+
+
+def test_what_killed_builds_left_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    leftovers(target)
+    leftovers(tmp_path / "target.of.another")
+    cache.remove(target)
+    left = [path.name for path in tmp_path.iterdir()]
+    assert len(left) == 2 and all(name.startswith(".target.of.another.") for name in left)
+    cache.remove(tmp_path / "target.of.another")
+    with cache.publish(target):
         pass
+    leftovers(target)  # of another builder, which the first one was quicker than
+    assert cache.has(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/nope"])
+def test_an_unwritable_cache_is_one_line(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("")
+    target = tmp_path / where / "target"
+    line = rf"^cannot write the cache at {target.parent} \(.*\): point PODIUM_CACHE at .*\Z"
+    assert not cache.has(target)
+    with pytest.raises(UserError, match=line), cache.publish(target):
+        pass
+    with pytest.raises(UserError, match=line):
+        cache.make_folder(target.parent)
+
+
+def test_a_folder_that_is_there_but_not_to_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"^cannot write the cache at .* \(Permission denied\)"):
+        cache.make_folder(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import packers, plan
+from data import checksums, packers, plan
 from errors import UserError
 from tests.data.memory import MemoryStore
 
@@ -98,13 +98,43 @@ def test_rows_show_what_was_packed(
         assert sorted(expected[places]) == list(inputs)
 
 
-def test_a_plan_is_made_once_and_damage_is_told(own_cache: Path) -> None:
+def test_a_plan_is_made_once_and_again_on_request(own_cache: Path) -> None:
     store = MemoryStore([3, 4, 5])
     told: list[str] = []
     for _ in range(2):
         plan.make(store, 8, "concatenate", lambda what, done, total: told.append(what))  # type: ignore[arg-type]
     assert len(told) == 1
     (path,) = (own_cache / "plans").iterdir()
-    np.save(path / "at.npy", np.zeros(2, np.int64))
-    with pytest.raises(UserError, match=rf"^{path}/plan.json or a file beside .*\Z"):
+    content = (path / "at.npy").read_bytes()
+    (path / "at.npy").write_bytes(content[:-1])
+    plan.make(store, 8, "concatenate", rebuild=True)  # type: ignore[arg-type]
+    assert (path / "at.npy").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["at.npy", "start.npy", "length.npy", "plan.json", "files.json"])
+@pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
+def test_damage_is_refused_and_the_file_named(own_cache: Path, name: str, how: str) -> None:
+    store = MemoryStore([3, 4, 5])
+    plan.make(store, 8, "concatenate").verify()  # type: ignore[arg-type]
+    (path,) = (own_cache / "plans").iterdir()
+    content = bytearray((path / name).read_bytes())
+    content[-8] ^= 1  # of an array: the last entry
+    (path / name).write_bytes(content[: len(content) // 2] if how == "truncate" else content)
+    if how == "remove":
+        (path / name).unlink()
+    with pytest.raises(UserError, match=rf"^{path}/.* is .*: build it again by .* {path}\Z"):
         plan.make(store, 8, "concatenate")  # type: ignore[arg-type]
+
+
+def test_verify_reads_also_what_opening_does_not(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan.make(MemoryStore([3, 4, 5]), 8, "concatenate")  # type: ignore[arg-type]
+    (path,) = (own_cache / "plans").iterdir()
+    content = bytearray((path / "start.npy").read_bytes())
+    content[-8] ^= 1
+    (path / "start.npy").write_bytes(content)
+    monkeypatch.setattr(checksums, "_AT_ONCE", 0)
+    opened = plan.Plan(path)
+    with pytest.raises(UserError, match=r"start\.npy is not what was written"):
+        opened.verify()

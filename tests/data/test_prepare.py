@@ -12,6 +12,7 @@ import pytest
 from data import building, cache, fingerprint, waiting
 from data import tokenizer as T
 from data.config import CorpusConfig, DataConfig
+from data.filters import FilterConfig
 from data.preparation import Prepared, prepare, prepare_split
 from data.sources import python_stdlib
 from data.stream import stream_of
@@ -172,6 +173,50 @@ def test_a_damaged_store_is_built_again_on_request(poems: Path, own_cache: Path)
         prepare(config)
     assert prepare(config, rebuild=True).corpora[0].train.fingerprint == before.fingerprint
     prepare(config)
+
+
+def flip(path: Path) -> bytes:
+    """Flips a bit of a file's last entry; returns what it held."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes([content[-8] ^ 1]) + content[-7:])
+    return content
+
+
+def test_every_damaged_product_is_told_and_built_again_on_request(
+    poems: Path, own_cache: Path
+) -> None:
+    config = DataConfig(
+        "tfds:poems/short",
+        32,
+        tokenizer="byte",
+        data_dir=str(poems),
+        filters=FilterConfig(decontaminate=13),
+    )
+    prepare(config)
+    for name in ("start.npy", "plan.json", "gzip.json", "ngrams.npy"):
+        (damaged,) = own_cache.rglob(name)
+        content = flip(damaged)
+        if name == "ngrams.npy":  # is read where a store is built, and there alone
+            prepare(config)
+            for store in (own_cache / "stores").iterdir():
+                cache.remove(store)
+        line = rf"^{damaged} is not what was written: build it again by .* --rebuild"
+        with pytest.raises(UserError, match=line):
+            prepare(config)
+        prepare(config, rebuild=True)
+        assert damaged.read_bytes() == content
+        prepare(config)
+
+
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/nope"])
+def test_an_impossible_cache_is_one_line(
+    poems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PODIUM_CACHE", str(tmp_path / where))
+    config = DataConfig("tfds:poems/short", 32, tokenizer="byte", data_dir=str(poems))
+    with pytest.raises(UserError, match=rf"^cannot write the cache at {tmp_path / where}/.*\Z"):
+        prepare(config)
 
 
 def test_progress_names_each_stage(poems: Path) -> None:

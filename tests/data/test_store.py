@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import building, store
+from data import building, checksums, store
 from data.store import TokenStore
 from data.tokenizer import ByteTokenizer
 from errors import UserError
@@ -110,9 +110,21 @@ def test_verify_reads_also_what_opening_does_not(
     content = bytearray((path / FILES[-1]).read_bytes())
     content[1000] ^= 1
     (path / FILES[-1]).write_bytes(content)
-    monkeypatch.setattr(store, "_VERIFIED_BYTES", 100)
+    monkeypatch.setattr(checksums, "_AT_ONCE", 100)
     opened = TokenStore(path)
     told: list[tuple[int, int]] = []
     with pytest.raises(UserError, match=r"tokens-00001\.bin is not what was written"):
         opened.verify(lambda *call: told.append(call))
     assert told == [(i, 7) for i in range(7)]
+
+
+def test_a_large_file_that_cannot_be_read_is_named(
+    built: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copytree(built.path, tmp_path / "copy"))
+    content = bytearray((path / "byte_offsets.npy").read_bytes())
+    content[1] ^= 1
+    (path / "byte_offsets.npy").write_bytes(content)
+    monkeypatch.setattr(checksums, "_AT_ONCE", 100)
+    with pytest.raises(UserError, match=rf"^{path}/byte_offsets.npy is missing or damaged: "):
+        TokenStore(path)
