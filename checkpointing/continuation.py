@@ -8,7 +8,7 @@ import numpy as np
 from checkpointing.record import Record
 from errors import UserError
 from training.config import RunConfig
-from training.optimizer import learning_rate
+from training.schedule import learning_rate
 
 FROZEN = "frozen: another value would be another run"
 SCHEDULE = "may change as long as the learning rate of every step taken stays what it was"
@@ -21,7 +21,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         FROZEN: "vocab_size num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim "
         "max_length vocab_multiple norm norm_eps positions rope_theta mlp bias qk_norm "
         "attention_softcap logit_softcap sliding_window tie_embeddings init_std",
-        FREE: "spare_vocab dtype remat scan_unroll",
+        FREE: "spare_vocab dtype remat scan_unroll logits_mb",
     },
     "data": {
         FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
@@ -31,7 +31,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "mesh": {FREE: "data fsdp tensor context expert pipeline"},
     "optimizer": {
-        FROZEN: "beta1 beta2 eps weight_decay clip_norm",
+        FROZEN: "name beta1 beta2 eps momentum weight_decay clip_norm",
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
     },
     "train": {FROZEN: "batch_size seed z_loss", SCHEDULE: "steps", FREE: "accumulation"},

@@ -20,7 +20,8 @@ def get_config() -> ConfigDict:
     config.model.max_length = 512
     config.data.sequence_length = 512
     config.data.tokenizer_vocab_size = 2048
-    config.optimizer.learning_rate = 6e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 4e-3
     config.optimizer.schedule = "wsd"
     config.optimizer.warmup_steps = 40
     config.optimizer.decay_steps = 250

@@ -3,10 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sharding.table import sharding
+from sharding.table import sharding, ways
+
+Spread = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
+"""spread(function, x) -> function(x), for one that treats x[0], x[1], ... alike and apart."""
 
 
 def constrainer(mesh: Mesh) -> Callable[[jax.Array, tuple[str, ...]], jax.Array]:
@@ -14,6 +18,26 @@ def constrainer(mesh: Mesh) -> Callable[[jax.Array, tuple[str, ...]], jax.Array]
     if mesh.size == 1:
         return lambda x, axes: x
     return lambda x, axes: jax.lax.with_sharding_constraint(x, sharding(mesh, axes, x.shape))
+
+
+def spreader(mesh: Mesh) -> Spread:
+    """A `Spread` in which every device works on its own x[i] and has them whole.
+
+    Their number is padded to one that the devices divide: with zeros, which travel as the rest.
+    """
+    if mesh.size == 1:
+        return lambda function, x: function(x)
+
+    def spread(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+        axes = ("stack", *("whole",) * (x.ndim - 1))
+        padding = -x.shape[0] % ways(mesh, "stack")
+        padded = jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1)))
+        padded = jax.lax.with_sharding_constraint(padded, sharding(mesh, axes, padded.shape))
+        y = function(padded)
+        y = jax.lax.with_sharding_constraint(y, sharding(mesh, axes, y.shape))
+        return y[: x.shape[0]]
+
+    return spread
 
 
 def place_rows(

@@ -22,6 +22,9 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "length": (),
     "act_embed": (),
+    # what is done to each of many arrays apart
+    "stack": ("fsdp", "tensor"),
+    "whole": (),
 }
 
 
@@ -43,7 +46,7 @@ class ShardingError(ValueError):
     """A layout that cannot be, or that would do nothing: names tensor, axis and remedy."""
 
 
-def _ways(mesh: Mesh, name: str) -> int:
+def ways(mesh: Mesh, name: str) -> int:
     """In how many parts the table splits a dimension of this name."""
     return math.prod(mesh.shape[axis] for axis in TABLE[name])
 
@@ -56,7 +59,7 @@ def mesh_axes(mesh: Mesh, name: str, size: int | None) -> tuple[str, ...]:
       name: the logical axis.
       size: of the dimension; None of a batch that `validate` has seen.
     """
-    if name in IF_DIVIDED and size is not None and size % _ways(mesh, name):
+    if name in IF_DIVIDED and size is not None and size % ways(mesh, name):
         return ()
     return TABLE[name]
 
@@ -153,7 +156,7 @@ def _over(mesh: Mesh, name: str) -> str:
 
 
 def _check_divides(mesh: Mesh, tensor: str, name: str, size: int) -> None:
-    if size % _ways(mesh, name):
+    if size % ways(mesh, name):
         raise ShardingError(
             f"mesh {_over(mesh, name)} does not divide {size}, the {name} dimension of {tensor}; "
             f"choose mesh sizes whose product divides {size}"

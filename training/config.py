@@ -10,13 +10,18 @@ from model.generation import Sampling
 from sharding.config import MeshConfig
 
 Schedule = Literal["cosine", "wsd", "constant"]
+OptimizerName = Literal["adamw", "muon", "adafactor", "lion"]
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) and its learning rate.
+    """The optimizer and its learning rate.
 
     Attributes:
+      name: "adamw" (Loshchilov & Hutter 2019); "muon" (Jordan et al. 2024) on the matrices of the
+        blocks, scaled so that it takes AdamW's learning rate, with AdamW on the rest; "adafactor"
+        (Shazeer & Stern 2018), whose state is small; "lion" (Chen et al. 2023), which wants a
+        learning rate of a fifth to a tenth of AdamW's and more weight decay.
       learning_rate: the peak.
       schedule: after a linear warm-up, "cosine" to final_fraction x peak at the last step; "wsd":
         warm-up, stable, then a linear decay to final_fraction x peak over the last decay_steps
@@ -24,11 +29,13 @@ class OptimizerConfig:
       warmup_steps: steps of the warm-up; the first step already has learning_rate / warmup_steps.
       decay_steps: length of the decay of "wsd".
       final_fraction: of the peak, at the last step.
-      beta1, beta2, eps: Adam's.
+      beta1, beta2, eps: Adam's; the first two also Lion's.
+      momentum: Muon's.
       weight_decay: on matrices and embeddings, not on norm scales and biases.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
     """
 
+    name: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     schedule: Schedule = "cosine"
     warmup_steps: int = 100
@@ -37,6 +44,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    momentum: float = 0.95
     weight_decay: float = 0.1
     clip_norm: float = 1.0
 
@@ -46,6 +54,9 @@ class OptimizerConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1)")
         if self.schedule == "wsd" and not self.decay_steps:
             raise ValueError("decay_steps=0: the wsd schedule needs the length of its decay")
         if not 0 <= self.final_fraction <= 1:

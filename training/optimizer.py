@@ -1,56 +1,94 @@
-"""The learning-rate schedule and AdamW."""
+"""Optimizers: one row of a table each, with clipping, weight decay and the learning rate around.
 
+Each row makes what turns gradients into a direction of about the size that Adam's has, so that a
+learning rate means the same to all of them (Lion's wants to be a fifth to a tenth of that).
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from model import parameters
+from model.decoder import Decoder
+from sharding.placement import spreader
+from training import muon
 from training.config import OptimizerConfig
+from training.schedule import learning_rate
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate of the step that follows `count` finished ones (see OptimizerConfig)."""
-    peak, final = config.learning_rate, config.learning_rate * config.final_fraction
-    warmup = config.warmup_steps
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        count = jnp.asarray(count, jnp.float32)
-        rising = peak * (count + 1) / max(warmup, 1)
-        if config.schedule == "constant":
-            after = jnp.full_like(count, peak)
-        elif config.schedule == "wsd":
-            left = (steps - 1 - count) / config.decay_steps
-            after = final + (peak - final) * jnp.clip(left, 0, 1)
-        else:
-            done = jnp.clip((count - warmup) / max(steps - 1 - warmup, 1), 0, 1)
-            after = final + (peak - final) * 0.5 * (1 + jnp.cos(jnp.pi * done))
-        return jnp.where(count < warmup, rising, after)
-
-    return schedule
-
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, then AdamW, with weight decay on everything but norm scales and biases.
+def make_optimizer(
+    config: OptimizerConfig, steps: int, model: Decoder, mesh: Mesh
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping, a direction, weight decay on all but norm scales and biases, the learning rate.
 
     Args:
       config: the optimizer.
       steps: of the whole run, for the schedule.
+      model: whose parameters are optimized; an outline will do.
+      mesh: of all arrays.
     """
-
-    def decayed(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: not path[-1].key.endswith(("scale", "bias")), params
-        )
-
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=decayed,
+        optax.chain(
+            _DIRECTIONS[config.name](config, model, mesh),
+            optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+            optax.scale_by_learning_rate(learning_rate(config, steps)),
         ),
     )
+
+
+def _decayed(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not path[-1].key.endswith(("scale", "bias")), params
+    )
+
+
+def _adamw(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+    """Loshchilov & Hutter 2019."""
+    del model, mesh
+    return optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+
+
+def _lion(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+    """Chen et al. 2023: the sign of a momentum; half of Adam's state."""
+    del model, mesh
+    return optax.scale_by_lion(config.beta1, config.beta2)
+
+
+def _adafactor(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+    """Shazeer & Stern 2018, without momentum and without scaling by the parameters: of a matrix
+    it keeps a row and a column of second moments.
+    """
+    del config, model, mesh
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+
+
+def _muon(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+    """Muon on the matrices of the blocks, Adam on tables, norms and biases."""
+    matrices = muon.matrices(parameters.logical_axes(model))
+
+    def labels(params: Any) -> Any:
+        del params
+        return jax.tree.map(
+            lambda matrix: "adam" if matrix is None else "muon", matrices, is_leaf=muon.is_leaf
+        )
+
+    return optax.partition(
+        {
+            "muon": muon.scale_by_muon(config.momentum, matrices, model.config, spreader(mesh)),
+            "adam": _adamw(config, model, mesh),
+        },
+        labels,
+    )
+
+
+Direction = Callable[[OptimizerConfig, Decoder, Mesh], optax.GradientTransformation]
+_DIRECTIONS: Mapping[str, Direction] = {
+    "adamw": _adamw,
+    "muon": _muon,
+    "adafactor": _adafactor,
+    "lion": _lion,
+}

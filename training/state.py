@@ -42,25 +42,43 @@ def abstract_params(model: Decoder, mesh: Mesh) -> parameters.Params:
 def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh) -> TrainState:
     """Shape, dtype and sharding of every leaf: what a checkpoint is restored into.
 
-    Optimizer moments lie as their parameters do; counters are replicated.
+    What an optimizer keeps of a parameter lies as the parameter does, where it keeps one dimension
+    less along those that are left; all else is replicated.
     """
     params = abstract_params(model, mesh)
-    opt_state = jax.eval_shape(tx.init, params)
-    alone = sharding(mesh, ())
+    axes = {
+        path: (names, param.shape)
+        for (path, names), param in zip(
+            jax.tree_util.tree_flatten_with_path(
+                parameters.logical_axes(model), is_leaf=lambda a: isinstance(a, tuple)
+            )[0],
+            jax.tree.leaves(params),
+            strict=True,
+        )
+    }
 
-    def counter(shape: jax.ShapeDtypeStruct) -> Any:
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=alone)
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        names: tuple[str, ...] = ()
+        # The path of what is kept of a parameter ends with that of the parameter.
+        of = next((axes[path[i:]] for i in range(len(path)) if path[i:] in axes), None)
+        if of is not None:
+            names = _left(*of, leaf.shape)
+        where = sharding(mesh, names, leaf.shape if names else None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    moments = optax.tree_map_params(
-        tx,
-        lambda moment, like: jax.ShapeDtypeStruct(
-            moment.shape, moment.dtype, sharding=like.sharding
-        ),
-        opt_state,
-        params,
-        transform_non_params=counter,
-    )
-    return TrainState(params, moments, counter(jax.ShapeDtypeStruct((), jnp.int32)))
+    opt_state = jax.tree_util.tree_map_with_path(place, jax.eval_shape(tx.init, params))
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding(mesh, ()))
+    return TrainState(params, opt_state, step)
+
+
+def _left(names: tuple[str, ...], of: tuple[int, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The logical axes of what is kept of a parameter: all of its, or all but one, or none."""
+    if shape == of:
+        return names
+    for i in range(len(of)):
+        if shape == of[:i] + of[i + 1 :]:
+            return names[:i] + names[i + 1 :]
+    return ()
 
 
 def shardings_of(state: Any) -> Any:
