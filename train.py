@@ -42,12 +42,14 @@ from reporting.metrics import METRICS, MetricsFiles
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
+from sharding.attention import attention
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
 from sharding.placement import abstract_rows, constrainer
 from sharding.table import validate
 from training.config import RunConfig
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
 from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
@@ -115,7 +117,7 @@ def main(job: commands.Job) -> None:
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         stream = stream_of(config.data, config.train.batch_size, data)
-        outline = parameters.outline(config.model, constrainer(mesh))
+        outline = parameters.outline(config.model, constrainer(mesh), attention(mesh, config.model))
         with workdir.reached():
             train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
     finally:
@@ -168,7 +170,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     job, config, watch, workdir = run.job, run.config, run.job.watch, run.workdir
     steps, every = config.train.steps, config.evaluation.every
     ran_on = environment.describe()  # now: the code may be changed while it runs
-    tx = make_optimizer(config.optimizer, steps)
+    tx = make_optimizer(config.optimizer, steps, run.outline, run.mesh)
     abstract = abstract_state(tx, run.outline, run.mesh)
     with Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save) as checkpoints:
         start, finished = where_it_stands(run, checkpoints)
@@ -183,7 +185,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
 
         files = begin_files(run, now, None if before is None else start, say)
         state = first_state(run, checkpoints, start, tx, abstract, say)
-        say(outlook.describe(config, run.data, run.stream))
+        say(outlook.describe(config, run.data, run.stream, run.mesh, abstract))
         for note in outlook.notes(config, run.stream):
             say(note)
         budget = run.held_out(config.evaluation.max_tokens)

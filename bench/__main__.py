@@ -1,6 +1,6 @@
-"""Measures Podium beside its peers: the data, then the step.
+"""Measures Podium beside its peers: the data, the step, and the step compiled for TPUs.
 
-    python -m bench
+    python -m bench                    # the data and the step
     python -m bench data --source="files:$PODIUM_ASSETS/books/*.jsonl.gz"
     python -m bench step --help        # one of them, with its flags
 
@@ -11,12 +11,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_NAMES: tuple[str, ...] = ("data", "step")
+_NAMES: tuple[str, ...] = ("data", "step", "tpu")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs each in a process of its own; the exit code is that of the first that fails."""
-    names = _NAMES
+    names = _NAMES[:2]  # for TPUs an interpreter with MaxText has to be named
     if arguments:
         if arguments[0] not in _NAMES:
             print(f"error: {arguments[0]!r}: give {' or '.join(_NAMES)} first", file=sys.stderr)

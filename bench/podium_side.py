@@ -19,11 +19,13 @@ from data.stages import Stage
 from data.stream import Corpus, Stream
 from data.tokenizer import ByteTokenizer
 from model import parameters
+from sharding.attention import attention
 from sharding.config import MeshConfig
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
 from training.config import OptimizerConfig, TrainConfig
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
 from training.state import abstract_state, fresh_state, shardings_of
 from training.step import make_step
 
@@ -55,7 +57,8 @@ def main() -> None:
         clip_norm=CLIP,
     )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    outline, tx = parameters.outline(config), make_optimizer(optimizer, _STEPS)
+    outline = parameters.outline(config, attend=attention(mesh, config))
+    tx = make_optimizer(optimizer, _STEPS, outline, mesh)
     abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(config, tx, 0), out_shardings=shardings_of(abstract))()
     train = TrainConfig(steps=_STEPS, batch_size=shape.rows)

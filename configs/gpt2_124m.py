@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.model.positions = "learned"
     config.model.mlp = "gelu"
     config.model.bias = True
+    config.model.logits_mb = 512
     config.data.source = "tfds:c4/en"
     config.data.tokenizer = config_dict.placeholder(str)
     config.data.sequence_length = 1024

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.rope_theta = 500_000.0
     config.model.tie_embeddings = False
     config.model.remat = "full"
+    config.model.logits_mb = 512
     config.data.source = "tfds:c4/en"
     config.data.tokenizer = config_dict.placeholder(str)
     config.data.sequence_length = 8192

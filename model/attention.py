@@ -8,7 +8,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from model.config import ModelConfig
-from model.layers import Constrain, Norm, constant, rotate, weight
+from model.layers import Attend, Constrain, Norm, constant, rotate, weight
 
 
 class KeyValues(NamedTuple):
@@ -88,8 +88,10 @@ def attend(
 class Attention(nnx.Module):
     """Multi-head, grouped-query or multi-query self-attention."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
-        self.config, self.constrain = config, constrain
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain, attend: Attend | None
+    ):
+        self.config, self.constrain, self.attend = config, constrain, attend
         embed, size = config.embed_dim, config.head_dim
         heads, kv_heads = config.num_heads, config.num_kv_heads
         std = config.init_std
@@ -140,6 +142,8 @@ class Attention(nnx.Module):
         k_BTKH = self.constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
         v_BTKH = self.constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
 
+        if past is None and self.attend is not None:
+            return self._project(self.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)), None
         k_segments = segments_BT
         if past is not None:
             # One document a row: causality alone hides the slots that are not written yet.
@@ -160,8 +164,13 @@ class Attention(nnx.Module):
             window=config.sliding_window,
             softcap=config.attention_softcap,
         )
+        return self._project(mixed_BTNH), past
+
+    def _project(self, mixed_BTNH: jax.Array) -> jax.Array:
+        """Back to the width of the residual stream: [B, T, D]."""
+        dtype = mixed_BTNH.dtype
         mixed_BTNH = checkpoint_name(mixed_BTNH, "attention")
         y_BTD = jnp.einsum("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
-        if config.bias:
+        if self.config.bias:
             y_BTD = y_BTD + self.out_bias[...].astype(dtype)
-        return y_BTD, past
+        return y_BTD

@@ -43,6 +43,8 @@ class ModelConfig:
       remat: what the backward pass recomputes: nothing ("none"), the whole block ("full"), all
         but matrix products ("save_dots"), all but the output of attention ("save_attention").
       scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
+      logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
+        loss. Larger parts of the sequence read the table, and add to its gradient, less often.
     """
 
     vocab_size: int
@@ -70,11 +72,12 @@ class ModelConfig:
     dtype: Dtype = "float32"
     remat: Remat = "none"
     scan_unroll: int = 1
+    logits_mb: int = 128
 
     def __post_init__(self) -> None:
         for name in (
             "num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim max_length "
-            "vocab_multiple scan_unroll"
+            "vocab_multiple scan_unroll logits_mb"
         ).split():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")

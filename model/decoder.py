@@ -8,7 +8,15 @@ from flax import nnx
 
 from model.attention import Attention, KeyValues
 from model.config import ModelConfig
-from model.layers import Constrain, Norm, matmul_precision, rotary_angles, unconstrained, weight
+from model.layers import (
+    Attend,
+    Constrain,
+    Norm,
+    matmul_precision,
+    rotary_angles,
+    unconstrained,
+    weight,
+)
 from model.mlp import Mlp
 
 _POLICIES = {
@@ -23,10 +31,12 @@ _ACTIVATION = ("batch", "length", "act_embed")
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain, attend: Attend | None
+    ):
         self.constrain = constrain
         self.attention_norm = Norm(config, config.embed_dim)
-        self.attention = Attention(config, rngs, constrain)
+        self.attention = Attention(config, rngs, constrain, attend)
         self.mlp_norm = Norm(config, config.embed_dim)
         self.mlp = Mlp(config, rngs, constrain)
 
@@ -47,10 +57,22 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer (see ModelConfig for its options)."""
+    """A decoder-only transformer (see ModelConfig for its options).
+
+    Args:
+      config: its shape.
+      rngs: for the initial parameters.
+      constrain: places activations; by default they stay where they are.
+      attend: computes attention of whole rows; by default it is written out in XLA, with memory
+        that is quadratic in length.
+    """
 
     def __init__(
-        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain = unconstrained
+        self,
+        config: ModelConfig,
+        rngs: nnx.Rngs,
+        constrain: Constrain = unconstrained,
+        attend: Attend | None = None,
     ) -> None:
         self.config, self.constrain = config, constrain
         vocab, embed = config.padded_vocab_size, config.embed_dim
@@ -62,7 +84,7 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
         def stacked(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs, constrain)
+            return Block(config, rngs, constrain, attend)
 
         self.blocks = stacked(rngs)
         self.final_norm = Norm(config, embed)

@@ -13,6 +13,10 @@ from model.config import ModelConfig
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]
 """Given an activation and its logical axes, returns it placed. `sharding` builds one."""
 
+Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""Given q [B, T, N, H], k and v [B, T, K, H] and segments [B, T] of whole rows, returns causal
+attention within segments, [B, T, N, H]. `sharding` builds one around a kernel."""
+
 
 def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """The `constrain` of a single device."""

@@ -8,14 +8,16 @@ from flax import nnx
 
 from model.config import ModelConfig
 from model.decoder import Decoder
-from model.layers import Constrain, unconstrained
+from model.layers import Attend, Constrain, unconstrained
 
 Params = dict[str, Any]
 
 
-def outline(config: ModelConfig, constrain: Constrain = unconstrained) -> Decoder:
+def outline(
+    config: ModelConfig, constrain: Constrain = unconstrained, attend: Attend | None = None
+) -> Decoder:
     """A decoder without values: shapes, dtypes and logical axes, made without any computation."""
-    return nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), constrain))
+    return nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), constrain, attend))
 
 
 def shapes(model: Decoder) -> Params:

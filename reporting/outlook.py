@@ -1,14 +1,22 @@
 """What a run will be, told before it starts."""
 
+import math
+from typing import Any
+
 import jax
+from jax.sharding import Mesh
 
 from data.preparation import Prepared
 from data.stream import Stream
+from sharding.attention import kernel
 from training.config import RunConfig
+from training.state import TrainState
 
 
-def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
-    """The run in a few lines, before it starts."""
+def describe(
+    config: RunConfig, data: Prepared, stream: Stream, mesh: Mesh, state: TrainState
+) -> str:
+    """The run in a few lines, before it starts; the state may be an abstract one."""
     model, epochs = config.model, stream.epochs(config.train.steps)
     lines = []
     for corpus in data.corpora:
@@ -24,9 +32,21 @@ def describe(config: RunConfig, data: Prepared, stream: Stream) -> str:
         f"model: {model.num_params():,} parameters, {model.dtype}; "
         f"{config.train.steps:,} steps of {config.train.batch_size} x "
         f"{config.data.sequence_length} tokens",
+        f"attention: {kernel(mesh).name}; optimizer: {config.optimizer.name}; on each device "
+        f"{_megabytes(state.params)} of parameters and {_megabytes(state.opt_state)} of optimizer "
+        "state",
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)
+
+
+def _megabytes(tree: Any) -> str:
+    """What a device holds of arrays."""
+    held = (
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+    return f"{sum(held) / 1e6:,.1f} MB"
 
 
 def notes(config: RunConfig, stream: Stream) -> list[str]:

@@ -26,7 +26,7 @@ def gradients(
     batch: Batch,
     accumulation: int,
     z_loss: float,
-    devices: int = 1,
+    mesh: Mesh,
 ) -> tuple[parameters.Params, Sums]:
     """Gradients of the mean loss a predicted token, and the sums behind the metrics.
 
@@ -35,7 +35,7 @@ def gradients(
     """
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
-        return batch_sums(parameters.bind(model, params), rows, z_loss, devices)
+        return batch_sums(parameters.bind(model, params), rows, mesh, z_loss)
 
     add_gradients = jax.value_and_grad(objective, has_aux=True)
     if accumulation == 1:
@@ -83,7 +83,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, sums = gradients(
-            model, state.params, batch, config.accumulation, config.z_loss, mesh.size
+            model, state.params, batch, config.accumulation, config.z_loss, mesh
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

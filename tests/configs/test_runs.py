@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 
 from configs import door, flags
 from model import parameters
+from sharding.attention import attention
 from sharding.config import AXES
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer
 from sharding.table import sharding, validate
 from tests.training.sharded import batch as some_batch
 from training.config import RunConfig
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
 from training.state import abstract_state
 from training.step import make_step
 
@@ -75,8 +77,8 @@ def test_its_step_is_traced_on_eight_devices(name):
         assert DEVICES[name] == (1,)
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
-    outline = parameters.outline(run.model, constrainer(mesh))
-    tx = make_optimizer(run.optimizer, run.train.steps)
+    outline = parameters.outline(run.model, constrainer(mesh), attention(mesh, run.model))
+    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
     schedule = learning_rate(run.optimizer, run.train.steps)
     state = abstract_state(tx, outline, mesh)
     by_rows = sharding(mesh, ("batch",))

@@ -11,6 +11,8 @@ from flax import nnx
 
 from model import parameters
 from model.generation import Generator, Sampling, sample
+from sharding.config import MeshConfig
+from sharding.mesh import make_mesh
 from tests.model.conftest import lively, small_config
 from tests.model.reference import reference_logits
 from training.loss import batch_sums
@@ -68,7 +70,10 @@ def test_the_normaliser_sums_over_the_vocabulary_alone(kind: str) -> None:
     log_z = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
     at_target = np.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
     outline = parameters.outline(small_config(kind))
-    sums = jax.jit(lambda p: batch_sums(parameters.bind(outline, p), batch, 0.1)[1])(wild(kind))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    sums = jax.jit(lambda p: batch_sums(parameters.bind(outline, p), batch, mesh, 0.1)[1])(
+        wild(kind)
+    )
     loss = ((log_z - at_target) * batch["weights"]).sum()
     np.testing.assert_allclose(sums["loss"], loss, rtol=1e-4)
     np.testing.assert_allclose(sums["z_loss"], (log_z**2 * batch["weights"]).sum(), rtol=1e-4)

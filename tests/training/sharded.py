@@ -10,11 +10,13 @@ from jax.sharding import Mesh
 
 from model import parameters
 from model.config import ModelConfig
+from sharding.attention import attention
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer, place_rows
 from training.config import OptimizerConfig, TrainConfig
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
 from training.state import TrainState, abstract_state, fresh_state, shardings_of
 from training.step import Step, make_step
 
@@ -53,8 +55,9 @@ def begin(
     optimizer: OptimizerConfig = OPTIMIZER,
 ) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
-    outline = parameters.outline(model, constrainer(mesh))
-    tx, schedule = make_optimizer(optimizer, train.steps), learning_rate(optimizer, train.steps)
+    outline = parameters.outline(model, constrainer(mesh), attention(mesh, model))
+    tx = make_optimizer(optimizer, train.steps, outline, mesh)
+    schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
     return Run(mesh, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract))

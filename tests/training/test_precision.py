@@ -15,7 +15,8 @@ from model.generation import Generator, Sampling
 from tests.model.conftest import small_config
 from tests.training.sharded import LENGTH, OPTIMIZER, ROWS, mesh_of, placed
 from training.config import TrainConfig
-from training.optimizer import learning_rate, make_optimizer
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
 from training.state import abstract_params, abstract_state, shardings_of
 from training.step import make_step
 
@@ -40,7 +41,7 @@ def products(value: Any) -> Iterator[Any]:
 def training(model: ModelConfig) -> Any:
     train = TrainConfig(steps=2, batch_size=ROWS, accumulation=2, z_loss=1e-3)
     mesh, outline = mesh_of(), parameters.outline(model)
-    tx, schedule = make_optimizer(OPTIMIZER, 2), learning_rate(OPTIMIZER, 2)
+    tx, schedule = make_optimizer(OPTIMIZER, 2, outline, mesh), learning_rate(OPTIMIZER, 2)
     abstract = abstract_state(tx, outline, mesh)
     step = make_step(outline, tx, schedule, train, mesh, abstract)
     return jax.make_jaxpr(step)(abstract, placed(mesh, 0))

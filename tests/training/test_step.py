@@ -11,6 +11,7 @@ import pytest
 
 from model import parameters
 from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_of, placed
+from training import head
 from training.config import TrainConfig
 from training.loss import batch_sums, count, means
 from training.step import gradients
@@ -24,7 +25,7 @@ def params() -> Any:
 @functools.cache
 def accumulated(microbatches: int) -> Any:
     outline = parameters.outline(MODEL)
-    run = jax.jit(lambda p, b: gradients(outline, p, b, microbatches, 1e-3))
+    run = jax.jit(lambda p, b: gradients(outline, p, b, microbatches, 1e-3, mesh_of()))
     return host(run(params(), batch(0)))
 
 
@@ -43,7 +44,7 @@ def sums(z_loss: float) -> Any:
     outline = parameters.outline(MODEL)
 
     def total(p: Any, b: Any) -> Any:
-        return batch_sums(parameters.bind(outline, p), b, z_loss)
+        return batch_sums(parameters.bind(outline, p), b, mesh_of(), z_loss)
 
     return jax.jit(total)
 
@@ -70,8 +71,7 @@ def test_loss_against_numpy():
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_gradient_of_the_head_with_z_loss(chunks, monkeypatch):
     """The hand-written backward pass equals the derivative of the plain formula."""
-    per_chunk = ROWS * 16 * 128 // chunks
-    monkeypatch.setattr("training.loss._CHUNK_LOGITS", per_chunk)
+    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
     rows, outline = batch(0), parameters.outline(MODEL)
 
     def plain(p: Any) -> jax.Array:
@@ -81,7 +81,7 @@ def test_gradient_of_the_head_with_z_loss(chunks, monkeypatch):
         return jnp.sum((log_z - at_target + 0.1 * log_z**2) * rows["weights"])
 
     def ours(p: Any) -> jax.Array:
-        return batch_sums(parameters.bind(outline, p), rows, 0.1)[0]
+        return batch_sums(parameters.bind(outline, p), rows, mesh_of(), 0.1)[0]
 
     expected, found = jax.jit(jax.grad(plain))(params()), jax.jit(jax.grad(ours))(params())
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -110,7 +110,7 @@ def test_metrics_and_donation():
 def test_a_batch_of_nothing_but_padding_changes_nothing_to_nan():
     empty = {name: np.zeros_like(value) for name, value in batch(0).items()}
     outline = parameters.outline(MODEL)
-    grads, found = jax.jit(lambda p: gradients(outline, p, empty, 1, 1e-3))(params())
+    grads, found = jax.jit(lambda p: gradients(outline, p, empty, 1, 1e-3, mesh_of()))(params())
     assert found["tokens"] == 0
     assert float(optax.global_norm(grads)) == 0
 
@@ -131,5 +131,5 @@ def test_counts_of_microbatches_are_added_exactly():
     rows = dict(batch(0), bytes=np.zeros((ROWS, 16), np.int32))
     rows["bytes"][:4, 0] = 2**24 - 1, 2**24 + 1, 2**24, 1
     outline = parameters.outline(MODEL)
-    _, found = jax.jit(lambda p: gradients(outline, p, rows, 2, 0.0))(params())
+    _, found = jax.jit(lambda p: gradients(outline, p, rows, 2, 0.0, mesh_of()))(params())
     assert int(found["bytes"]) == 3 * 2**24 + 1

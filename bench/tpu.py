@@ -1,0 +1,111 @@
+"""Compiles our training step and MaxText's for the same TPUs and shapes, side by side.
+
+    python -m bench tpu --python=PYTHON
+
+No TPU is needed: the compiler that comes with libtpu says what each chip would hold, compute and
+exchange. --python names an interpreter (3.12 or later) that has both:
+`pip install "maxtext[tpu]"`.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+from model.config import ModelConfig
+
+PYTHON = flags.DEFINE_string("python", sys.executable, "A Python interpreter with maxtext[tpu].")
+NAMES = flags.DEFINE_list("shapes", [], "Which of the shapes; all of them by default.")
+OUT = flags.DEFINE_string("out", "", "Also write the result there, as JSON.")
+
+_ROOT = Path(__file__).parent.parent
+
+
+class Shape(NamedTuple):
+    """A model on some chips.
+
+    Attributes:
+      topology: in libtpu's terms; all chips are along `fsdp`.
+      rows, length: sequences on a chip, and their tokens.
+      maxtext_topology, maxtext_model: the same in MaxText's terms.
+    """
+
+    topology: str
+    rows: int
+    length: int
+    vocab: int
+    kv_heads: int
+    mlp: int
+    maxtext_topology: str
+    maxtext_model: str
+
+    def config(self) -> ModelConfig:
+        """The model in Podium's terms: all blocks recomputed in the backward pass."""
+        return ModelConfig(
+            vocab_size=self.vocab,
+            num_layers=32,
+            embed_dim=4096,
+            num_heads=32,
+            num_kv_heads=self.kv_heads,
+            head_dim=128,
+            mlp_dim=self.mlp,
+            max_length=self.length,
+            tie_embeddings=False,
+            dtype="bfloat16",
+            remat="full",
+            logits_mb=512,
+        )
+
+
+SHAPES = {
+    "llama2_7b": Shape("v5e:4x4", 2, 2048, 32000, 32, 11008, "v5e-16", "llama2-7b"),
+    "llama3_8b": Shape("v6e:4x4", 1, 8192, 128256, 8, 14336, "v6e-16", "llama3.1-8b"),
+}
+
+
+def side(which: str, shape: str) -> dict[str, Any]:
+    """What the compiler says of one side, from a process of its own."""
+    done = subprocess.run(
+        [PYTHON.value, "-m", "bench.tpu_side", which, shape],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "nothing was said").splitlines()[-1]
+        sys.exit(f"error: {which} {shape} does not compile ({last}): see --help for what is needed")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    results = []
+    for shape in NAMES.value or SHAPES:
+        pair = [side(which, shape) for which in ("podium", "maxtext")]
+        results += pair
+        for one in pair:
+            exchanged = sum(one["exchanges"].values()) / 1e9
+            kernels = ", ".join(
+                f"{name} x {k['calls']} ({k['flops'] / 1e12:.1f} TFLOP, {k['bytes'] / 1e9:.1f} GB)"
+                for name, k in one["kernels"].items()
+            )
+            print(
+                f"{shape} {one['side']:8} arguments {one['arguments'] / 1e9:6.2f} GB  temporaries "
+                f"{one['temporaries'] / 1e9:6.2f} GB  {one['cycles'] / 1e9:6.3f}e9 cycles  "
+                f"{exchanged:6.1f} GB exchanged  kernels: {kernels or 'none'}"
+            )
+        ours, theirs = pair
+        of = {key: ours[key] / theirs[key] for key in ("temporaries", "cycles")}
+        told = ", ".join(f"{key} {ratio:.3f}" for key, ratio in of.items())
+        print(f"{shape} podium / maxtext: {told}")
+    if OUT.value:
+        Path(OUT.value).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

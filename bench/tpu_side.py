@@ -1,0 +1,110 @@
+"""Compiles one side's training step for TPUs that are not here, and prints what the compiler says.
+
+    python -m bench.tpu_side podium llama2_7b
+
+Run by bench/tpu.py, in an environment with JAX for TPUs; nothing is executed on a device.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from typing import Any
+
+os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+
+import jax
+from jax.experimental import topologies
+
+from bench import hlo
+from bench.tpu import SHAPES, Shape
+
+
+def podium(shape: Shape) -> Any:
+    """Compiles our step."""
+    import numpy as np
+
+    from model import parameters
+    from sharding.attention import attention
+    from sharding.config import MeshConfig
+    from sharding.mesh import make_mesh
+    from sharding.placement import abstract_rows, constrainer
+    from training.config import OptimizerConfig, TrainConfig
+    from training.optimizer import make_optimizer
+    from training.schedule import learning_rate
+    from training.state import abstract_state
+    from training.step import make_step
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=shape.topology).devices
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    optimizer = OptimizerConfig()
+    train = TrainConfig(batch_size=shape.rows * len(devices))
+    outline = parameters.outline(shape.config(), constrainer(mesh), attention(mesh, shape.config()))
+    tx = make_optimizer(optimizer, train.steps, outline, mesh)
+    state = abstract_state(tx, outline, mesh)
+    step: Any = make_step(outline, tx, learning_rate(optimizer, train.steps), train, mesh, state)
+    ints = ("tokens", "targets", "segments", "positions", "bytes")
+    some = {name: np.zeros((1, shape.length), np.int32) for name in ints}
+    some["weights"] = np.zeros((1, shape.length), np.float32)
+    return step.lower(state, abstract_rows(mesh, train.batch_size, some)).compile()
+
+
+def maxtext(shape: Shape) -> Any:
+    """Compiles MaxText's step by its own command."""
+    from maxtext.configs import pyconfig  # type: ignore[import-not-found]
+    from maxtext.trainers.pre_train import train_compile  # type: ignore[import-not-found]
+
+    found: list[Any] = []
+    compile_now = jax.stages.Lowered.compile
+
+    def kept(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(compile_now(self, *args, **kwargs))
+        return found[-1]
+
+    jax.stages.Lowered.compile = kept  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory() as out:
+        train_compile.main(
+            [
+                "train_compile",
+                os.path.join(os.path.dirname(pyconfig.__file__), "base.yml"),
+                f"compile_topology={shape.maxtext_topology}",
+                "compile_topology_num_slices=1",
+                f"model_name={shape.maxtext_model}",
+                f"per_device_batch_size={shape.rows}",
+                f"max_target_length={shape.length}",
+                "remat_policy=full",
+                "enable_checkpointing=false",
+                "run_name=x",
+                f"base_output_directory={out}",
+            ]
+        )
+    return found[-1]
+
+
+def main() -> None:
+    side, name = sys.argv[1:]
+    began = time.perf_counter()
+    compiled = {"podium": podium, "maxtext": maxtext}[side](SHAPES[name])
+    seconds = time.perf_counter() - began
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    if dump := os.environ.get("DUMP"):
+        with open(dump, "w") as file:
+            file.write(text)
+    summary = hlo.summarize(text)
+    result = {
+        "side": side,
+        "shape": name,
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "compile_s": round(seconds, 1),
+        "jax": jax.__version__,
+        **summary._asdict(),
+    }
+    result["kernels"] = {key: kernel._asdict() for key, kernel in summary.kernels.items()}
+    print("\n" + json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Which kernel computes attention, and that each device computes it for its own rows and heads."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from model.config import ModelConfig
+from model.kernels import blockwise, splash
+from model.layers import Attend
+from sharding import collectives
+from sharding.table import sharding
+
+
+class Kernel(NamedTuple):
+    """Attributes:
+    name: for people.
+    attend: of model/kernels.
+    """
+
+    name: str
+    attend: Callable[..., jax.Array]
+
+
+KERNELS = {"tpu": Kernel("splash (Pallas)", splash.attend)}
+"""By platform; elsewhere it is `ELSEWHERE`."""
+
+ELSEWHERE = Kernel("blockwise (XLA)", blockwise.attend)
+
+
+def kernel(mesh: Mesh) -> Kernel:
+    """The kernel for the devices of a mesh, whether they are here or not."""
+    return KERNELS.get(mesh.devices.flat[0].platform, ELSEWHERE)
+
+
+def attention(mesh: Mesh, config: ModelConfig) -> Attend:
+    """The `attend` that the model is handed."""
+    attend = functools.partial(
+        kernel(mesh).attend, window=config.sliding_window, softcap=config.attention_softcap
+    )
+    if mesh.size == 1:
+        return attend
+    heads = collectives.axes_of(mesh, "heads")
+
+    def on_mesh(
+        q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array
+    ) -> jax.Array:
+        queries, keys, segments = (
+            sharding(mesh, axes, x.shape).spec
+            for axes, x in (
+                (("batch", "length", "heads", "head_dim"), q_BTNH),
+                (("batch", "length", "kv_heads", "head_dim"), k_BTKH),
+                (("batch", "length"), segments_BT),
+            )
+        )
+        group = q_BTNH.shape[2] // k_BTKH.shape[2]
+        whole = keys[2] != queries[2]  # key-value heads are not split where queries are
+
+        def on_device(
+            q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array
+        ) -> jax.Array:
+            if whole:
+                n = q_BTNH.shape[2]
+                of_query = (collectives.index(heads) * n + jnp.arange(n)) // group
+                k_BTKH, v_BTKH = (jnp.take(x, of_query, axis=2) for x in (k_BTKH, v_BTKH))
+            return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+
+        return jax.shard_map(
+            on_device,
+            mesh=mesh,
+            in_specs=(queries, keys, keys, segments),
+            out_specs=queries,
+            check_vma=False,  # kernels do not say which axes their results vary along
+        )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+
+    return on_mesh

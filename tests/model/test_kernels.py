@@ -1,0 +1,125 @@
+"""Kernels of attention, forward and backward, against attention written out at once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.attention import attend
+from model.kernels import blockwise, splash
+
+
+def arrays(
+    seed: int, length: int, heads: int, kv_heads: int, size: int, cuts: float
+) -> tuple[jax.Array, ...]:
+    rng = np.random.default_rng(seed)
+    q, k, v = (
+        jnp.asarray(rng.standard_normal((2, length, n, size)), jnp.float32)
+        for n in (heads, kv_heads, kv_heads)
+    )
+    segments = np.cumsum(rng.random((2, length)) < cuts, axis=1)
+    segments[1, length - length // 4 :] = 0  # padding at the end of a row
+    return q, k, v, jnp.asarray(segments, jnp.int32)
+
+
+def slopes(function: Callable[..., jax.Array], *arrays: Any, **options: Any) -> Any:
+    """The result, and its gradients in all arrays but the segments."""
+    q, k, v, segments, sinks = arrays
+    upward = jnp.asarray(np.random.default_rng(9).standard_normal(q.shape), jnp.float32)
+
+    def total(q: Any, k: Any, v: Any, sinks: Any) -> Any:
+        out = function(q, k, v, segments, sinks_N=sinks, **options)
+        return jnp.sum(out * upward), out
+
+    of = (0, 1, 2, 3) if sinks is not None else (0, 1, 2)
+    return jax.jit(jax.value_and_grad(total, argnums=of, has_aux=True))(q, k, v, sinks)
+
+
+def reference(q: Any, k: Any, v: Any, segments: Any, **options: Any) -> jax.Array:
+    return attend(q, k, v, segments, segments, **options)
+
+
+def compare(function: Callable[..., jax.Array], *arrays: Any, **options: Any) -> None:
+    found, expected = slopes(function, *arrays, **options), slopes(reference, *arrays, **options)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(np.abs(b).max() + 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    length=st.integers(1, 40),
+    kv_heads=st.sampled_from([1, 2, 4]),
+    window=st.sampled_from([0, 1, 5, 17]),
+    softcap=st.sampled_from([0.0, 2.0]),
+    with_sinks=st.booleans(),
+    block=st.sampled_from([4, 8, 64]),
+    cuts=st.sampled_from([0.0, 0.1, 0.6]),
+)
+def test_blockwise(
+    seed: int,
+    length: int,
+    kv_heads: int,
+    window: int,
+    softcap: float,
+    with_sinks: bool,
+    block: int,
+    cuts: float,
+) -> None:
+    sinks = jnp.asarray([0.5, -1.0, 2.0, 0.0]) if with_sinks else None
+    given = arrays(seed, length, 4, kv_heads, 6, cuts)
+    work = functools.partial(blockwise.attend, block=block)
+    compare(work, *given, sinks, window=window, softcap=softcap)
+
+
+@pytest.mark.parametrize(
+    ("length", "kv_heads", "size", "window", "softcap", "with_sinks"),
+    [
+        (128, 2, 64, 0, 0.0, False),
+        (300, 2, 128, 0, 0.0, True),
+        (256, 1, 64, 100, 0.0, False),
+        (256, 2, 256, 0, 3.0, False),
+    ],
+)
+def test_splash(
+    length: int, kv_heads: int, size: int, window: int, softcap: float, with_sinks: bool
+) -> None:
+    sinks = jnp.asarray([0.5, -1.0]) if with_sinks else None
+    given = arrays(3, length, 2, kv_heads, size, 0.01)
+    work = functools.partial(splash.attend, interpret=True)
+    compare(work, *given, sinks, window=window, softcap=softcap)
+
+
+def test_blockwise_in_bfloat16_sums_in_float32() -> None:
+    q, k, v, segments = arrays(0, 96, 4, 2, 16, 0.05)
+    q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
+    found = blockwise.attend(q, k, v, segments, block=16)
+    expected = reference(q, k, v, segments)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        found.astype(np.float32), expected.astype(np.float32), rtol=2e-2, atol=2e-2
+    )
+
+
+def test_memory_of_blockwise_is_linear_in_length() -> None:
+    """Forward and backward, as compiled: four times the length, four times the memory."""
+
+    def temporaries(length: int) -> int:
+        shape = jax.ShapeDtypeStruct((1, length, 4, 32), jnp.float32)
+        segments = jax.ShapeDtypeStruct((1, length), jnp.int32)
+
+        def total(q: Any, k: Any, v: Any, segments: Any) -> Any:
+            return jnp.sum(blockwise.attend(q, k, v, segments))
+
+        step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+        memory = step.lower(shape, shape, shape, segments).compile().memory_analysis()
+        assert memory is not None
+        return int(memory.temp_size_in_bytes)
+
+    assert temporaries(16384) < 4.4 * temporaries(4096)

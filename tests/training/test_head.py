@@ -1,0 +1,110 @@
+"""The loss on every mesh, against the plain formula on one device."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.decoder import unembed
+from sharding.table import sharding
+from tests.training.sharded import MODEL, mesh_of
+from training import head
+
+B, T = 8, 12
+MESHES = [(1, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4), (1, 1, 8), (8, 1, 1)]
+
+
+def arrays(seed: int = 0) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    weights = (rng.random((B, T)) < 0.7).astype(np.float32)
+    weights[3] = 0
+    return (
+        rng.normal(size=(128, 32)).astype(np.float32),
+        rng.normal(size=(B, T, 32)).astype(np.float32),
+        rng.integers(0, 120, (B, T)).astype(np.int32),
+        weights,
+    )
+
+
+def plain(config: Any, z_loss: float, table: Any, x: Any, targets: Any, weights: Any) -> Any:
+    """Everything at once, and differentiated by JAX."""
+    logits = unembed(config, table, x)
+    log_z = jax.nn.logsumexp(logits, -1)
+    at_target = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    loss = jnp.sum((log_z - at_target) * weights, axis=1)
+    z = jnp.sum(log_z**2 * weights, axis=1)
+    return jnp.sum(loss) + z_loss * jnp.sum(z), (loss, z)
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("cap", [0.0, 5.0])
+@pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
+def test_loss_and_gradients(
+    sizes: tuple[int, int, int], cap: float, chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh, config = mesh_of(*sizes), dataclasses.replace(MODEL, logit_softcap=cap)
+    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
+    given = arrays()
+
+    def ours(*arrays: Any) -> Any:
+        return head.losses(config, mesh, 0.1, *arrays)
+
+    rows = sharding(mesh, ("batch",))
+    where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)
+    found = jax.jit(jax.value_and_grad(ours, argnums=(0, 1), has_aux=True), in_shardings=where)(
+        *given
+    )
+    expected = jax.jit(
+        jax.value_and_grad(lambda *a: plain(config, 0.1, *a), argnums=(0, 1), has_aux=True)
+    )(*given)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(b).max()))
+    (objective, losses), (table, _) = found
+    assert not np.asarray(table[120:]).any()  # the padded rows learn nothing
+    without = jax.jit(ours, in_shardings=where)(*given)
+    np.testing.assert_allclose(without[0], objective, rtol=1e-6)
+    np.testing.assert_allclose(without[1].loss, losses.loss, rtol=1e-6)
+
+
+def loops(text: str) -> str:
+    """The bodies of all loops in a compiled program."""
+    found, inside = [], False
+    bodies = {
+        line.split("body=%")[1].split(",")[0].split(" ")[0]
+        for line in text.splitlines()
+        if "body=%" in line
+    }
+    assert bodies
+    for line in text.splitlines():
+        if line.startswith("%"):
+            inside = line.split(" ")[0].lstrip("%") in bodies
+        if inside:
+            found.append(line)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)], ids=lambda s: "x".join(map(str, s)))
+def test_the_table_crosses_devices_outside_of_the_loop(
+    sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "_chunks", lambda *sizes: T)
+    mesh = mesh_of(*sizes)
+    rows = sharding(mesh, ("batch",))
+    where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)
+    step = jax.jit(
+        jax.value_and_grad(
+            lambda *a: head.losses(MODEL, mesh, 0.1, *a), argnums=(0, 1), has_aux=True
+        ),
+        in_shardings=where,
+    )
+    text = str(step.lower(*arrays()).compile().as_text())
+    body = loops(text)
+    assert "all-gather" not in body and "reduce-scatter" not in body
+    table = f"[{128 // sizes[2]},"
+    assert not [line for line in body.splitlines() if "all-reduce(" in line and table in line]
+    # The loop over chunks with tensor > 1 has reductions of [B, C] and of the features' gradient.
+    assert ("all-reduce" in body) == (sizes[2] > 1)
+    assert text.count(" all-gather(") + text.count(" all-gather-start(") == 1

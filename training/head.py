@@ -1,0 +1,233 @@
+"""The output projection with its loss: logits exist for a part of the sequence at a time.
+
+Every device works on its own rows and its own part of the vocabulary (`shard_map`): the table is
+gathered along `fsdp` once, before the loop over the parts, in the dtype that it is multiplied in;
+its gradient is summed in float32 on each device and scattered once, after the loop. Inside the loop
+only numbers of [B, C] and the features' gradient cross devices, where the vocabulary is split.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from model.config import ModelConfig
+from model.layers import matmul_precision
+from sharding import collectives
+from sharding.collectives import Axes
+from sharding.table import sharding
+
+
+class _Split(NamedTuple):
+    """The mesh axes that rows, features and the vocabulary are split along."""
+
+    batch: Axes
+    embed: Axes
+    vocab: Axes
+
+
+class Losses(NamedTuple):
+    """Sums over the predicted tokens of each row: [B], float32.
+
+    Attributes:
+      loss: negative log-likelihoods, nats.
+      z_loss: squared logarithms of the softmax's normalizer.
+    """
+
+    loss: jax.Array
+    z_loss: jax.Array
+
+
+class _Gradients(NamedTuple):
+    """Of the objective: in the table, [V, D] float32, and in the features, [B, T, D]."""
+
+    table: jax.Array
+    features: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def losses(
+    config: ModelConfig,
+    mesh: Mesh,
+    z_loss: float,
+    table_VD: jax.Array,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> tuple[jax.Array, Losses]:
+    """The losses of each row, and the objective: loss + z_loss x z_loss, summed over all rows.
+
+    The gradient is computed beside the loss, while a chunk's logits are at hand, so nothing is
+    computed twice. Only the objective has one.
+
+    Args:
+      config: of the decoder.
+      mesh: of all arrays.
+      z_loss: weight of the z-loss in the objective.
+      table_VD: float32.
+      x_BTD: features, in the dtype that matrices are multiplied in.
+      targets_BT, weights_BT: ids to predict, and 1 where they count.
+    """
+    return _on_mesh(config, mesh, z_loss, False, table_VD, x_BTD, targets_BT, weights_BT)[0]
+
+
+def _forward(
+    config: ModelConfig, mesh: Mesh, z_loss: float, *arrays: jax.Array
+) -> tuple[tuple[jax.Array, Losses], _Gradients]:
+    return _on_mesh(config, mesh, z_loss, True, *arrays)
+
+
+def _backward(
+    config: ModelConfig,
+    mesh: Mesh,
+    z_loss: float,
+    gradients: _Gradients,
+    outer: tuple[jax.Array, Losses],
+) -> tuple[jax.Array, jax.Array, None, None]:
+    table_VD, x_BTD = gradients
+    return table_VD * outer[0], x_BTD * outer[0].astype(x_BTD.dtype), None, None
+
+
+losses.defvjp(_forward, _backward)
+
+
+def _on_mesh(
+    config: ModelConfig, mesh: Mesh, z_loss: float, learn: bool, *arrays: jax.Array
+) -> tuple[tuple[jax.Array, Losses], Any]:
+    """`_on_device` on every device; its second result is `_Gradients`, or None if not to learn."""
+    table: Any = sharding(mesh, ("vocab", "embed"), arrays[0].shape).spec
+    rows: Any = sharding(mesh, ("batch",)).spec
+    alone = PartitionSpec()
+    split = _Split(*(collectives.axes_of(mesh, name) for name in _Split._fields))
+    work = functools.partial(_on_device, config, split, z_loss, learn)
+    gradients = _Gradients(table, rows) if learn else None
+    return jax.shard_map(
+        work,
+        mesh=mesh,
+        in_specs=(table, rows, rows, rows),
+        out_specs=((alone, Losses(rows, rows)), gradients),
+        check_vma=False,  # _on_device says what is summed over which axes
+    )(*arrays)
+
+
+def _on_device(
+    config: ModelConfig,
+    split: _Split,
+    z_loss: float,
+    learn: bool,
+    table_VD: jax.Array,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+) -> tuple[tuple[jax.Array, Losses], _Gradients | None]:
+    """The loss of this device's rows; `table_VD` is its part of the table."""
+    first = collectives.index(split.vocab) * table_VD.shape[0]
+    table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
+    rows, length, _ = x_BTD.shape
+    chunks = _chunks(length, 4 * rows * length * table_VD.shape[0], config.logits_mb << 20)
+    parts = tuple(_cut(chunks, a) for a in (x_BTD, targets_BT, weights_BT))
+    work = functools.partial(_chunk, config, split, z_loss, learn, table_VD, first)
+    zeros = jnp.zeros(rows, jnp.float32)
+
+    def objective(total: Losses) -> jax.Array:
+        here = jnp.sum(total.loss) + z_loss * jnp.sum(total.z_loss)
+        return collectives.total(here, split.batch)
+
+    if not learn:
+
+        def add(total: Losses, chunk: tuple[jax.Array, ...]) -> tuple[Losses, None]:
+            return jax.tree.map(jnp.add, total, work(*chunk)[0]), None
+
+        total, _ = jax.lax.scan(add, Losses(zeros, zeros), parts)
+        return (objective(total), total), None
+
+    def add_both(
+        carry: tuple[Losses, jax.Array], chunk: tuple[jax.Array, ...]
+    ) -> tuple[tuple[Losses, jax.Array], jax.Array]:
+        found, gradients = work(*chunk)
+        assert gradients is not None
+        carry = jax.tree.map(jnp.add, carry, (found, gradients.table))
+        return carry, gradients.features
+
+    start = (Losses(zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32))
+    (total, grad_VD), grads = jax.lax.scan(add_both, start, parts)
+    grad_VD = collectives.scattered(grad_VD, split.embed, 1)
+    grad_VD = collectives.total(grad_VD, tuple(a for a in split.batch if a not in split.embed))
+    gradients = _Gradients(grad_VD, grads.swapaxes(0, 1).reshape(x_BTD.shape))
+    # The backward pass waits until the table's gradient is scattered: the compiler would keep it
+    # whole to the end of the step.
+    gradients = jax.lax.optimization_barrier(gradients)
+    return (objective(total), total), gradients
+
+
+def _chunk(
+    config: ModelConfig,
+    split: _Split,
+    z_loss: float,
+    learn: bool,
+    table_VD: jax.Array,
+    first: jax.Array,
+    x_BCD: jax.Array,
+    targets_BC: jax.Array,
+    weights_BC: jax.Array,
+) -> tuple[Losses, _Gradients | None]:
+    """The losses of a chunk, and what the objective's gradients get from it.
+
+    Args:
+      table_VD: this device's part of the vocabulary, whole rows.
+      first: id of its first row.
+    """
+    rows, length, width = x_BCD.shape
+    # As matrices: XLA's products over two dimensions are slower on CPUs.
+    x_MD, targets_M1, weights_M = (
+        x_BCD.reshape(-1, width),
+        targets_BC.reshape(-1, 1),
+        weights_BC.ravel(),
+    )
+    cap = config.logit_softcap
+    with matmul_precision(config):
+        logits = jnp.einsum("MD,VD->MV", x_MD, table_VD, preferred_element_type=jnp.float32)
+    if cap:
+        logits = cap * jnp.tanh(logits / cap)
+    ids = first + jnp.arange(table_VD.shape[0])
+    if config.padded_vocab_size > config.vocab_size:
+        logits = jnp.where(ids < config.vocab_size, logits, -jnp.inf)
+    top_M = collectives.largest(jnp.max(logits, axis=-1), split.vocab)
+    exps = jnp.exp(logits - top_M[:, None])
+    total_M = collectives.total(jnp.sum(exps, axis=-1), split.vocab)
+    log_z_M = top_M + jnp.log(total_M)
+    # A comparison, not a look-up: it needs no scatter, and each device looks among its own ids.
+    is_target = ids == targets_M1
+    at_target_M = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    at_target_M = collectives.total(at_target_M, split.vocab)
+
+    def of_rows(x_M: jax.Array) -> jax.Array:
+        return jnp.sum((x_M * weights_M).reshape(rows, length), axis=1)
+
+    found = Losses(of_rows(log_z_M - at_target_M), of_rows(jnp.square(log_z_M)))
+    if not learn:
+        return found, None
+    # d log Z / d logits is the softmax; the z-loss adds 2 log Z of that.
+    of_softmax_M = weights_M * (1 + 2 * z_loss * log_z_M) / total_M
+    slope = exps * of_softmax_M[:, None] - jnp.where(is_target, weights_M[:, None], 0)
+    if cap:
+        slope = jnp.where(jnp.isneginf(logits), 0, slope * (1 - jnp.square(logits / cap)))
+    slope = slope.astype(x_BCD.dtype)
+    with matmul_precision(config):
+        grad_VD = jnp.einsum("MV,MD->VD", slope, x_MD, preferred_element_type=jnp.float32)
+        grad_MD = jnp.einsum("MV,VD->MD", slope, table_VD, preferred_element_type=jnp.float32)
+    grad_MD = collectives.total(grad_MD, split.vocab).astype(x_BCD.dtype)
+    return found, _Gradients(grad_VD, grad_MD.reshape(x_BCD.shape))
+
+
+def _chunks(length: int, n_bytes: int, most: int) -> int:
+    """The smallest number of equal parts of the sequence whose logits take `most` bytes each."""
+    wanted = min(-(-n_bytes // most), length)
+    return next(n for n in range(max(wanted, 1), length + 1) if length % n == 0)
+
+
+def _cut(chunks: int, a: jax.Array) -> jax.Array:
+    """[B, T, ...] -> [chunks, B, T / chunks, ...]."""
+    return a.reshape(a.shape[0], chunks, -1, *a.shape[2:]).swapaxes(0, 1)
