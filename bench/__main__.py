@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_NAMES: tuple[str, ...] = ("data", "step", "tpu")
+_NAMES: tuple[str, ...] = ("data", "step", "tpu", "memory")
 
 
 def main(arguments: Sequence[str]) -> int:
