@@ -86,20 +86,19 @@ def main(argv: list[str]) -> None:
     del argv
     results = []
     for shape in NAMES.value or SHAPES:
-        pair = [side(which, shape) for which in ("podium", "maxtext")]
-        results += pair
-        for one in pair:
+        ours, muon, theirs = (side(which, shape) for which in ("podium", "podium_muon", "maxtext"))
+        results += [ours, muon, theirs]
+        for one in results[-3:]:
             exchanged = sum(one["exchanges"].values()) / 1e9
             kernels = ", ".join(
                 f"{name} x {k['calls']} ({k['flops'] / 1e12:.1f} TFLOP, {k['bytes'] / 1e9:.1f} GB)"
                 for name, k in one["kernels"].items()
             )
             print(
-                f"{shape} {one['side']:8} arguments {one['arguments'] / 1e9:6.2f} GB  temporaries "
+                f"{shape} {one['side']:11} arguments {one['arguments'] / 1e9:6.2f} GB  temporaries "
                 f"{one['temporaries'] / 1e9:6.2f} GB  {one['cycles'] / 1e9:6.3f}e9 cycles  "
                 f"{exchanged:6.1f} GB exchanged  kernels: {kernels or 'none'}"
             )
-        ours, theirs = pair
         of = {key: ours[key] / theirs[key] for key in ("temporaries", "cycles")}
         told = ", ".join(f"{key} {ratio:.3f}" for key, ratio in of.items())
         print(f"{shape} podium / maxtext: {told}")

@@ -5,11 +5,13 @@
 Run by bench/tpu.py, in an environment with JAX for TPUs; nothing is executed on a device.
 """
 
+import functools
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
@@ -19,9 +21,10 @@ from jax.experimental import topologies
 
 from bench import hlo
 from bench.tpu import SHAPES, Shape
+from training.config import OptimizerConfig, OptimizerName, TrainConfig
 
 
-def podium(shape: Shape) -> Any:
+def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     """Compiles our step."""
     import numpy as np
 
@@ -30,7 +33,6 @@ def podium(shape: Shape) -> Any:
     from sharding.config import MeshConfig
     from sharding.mesh import make_mesh
     from sharding.placement import abstract_rows, constrainer
-    from training.config import OptimizerConfig, TrainConfig
     from training.optimizer import make_optimizer
     from training.schedule import learning_rate
     from training.state import abstract_state
@@ -38,12 +40,12 @@ def podium(shape: Shape) -> Any:
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=shape.topology).devices
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
-    optimizer = OptimizerConfig()
+    config = OptimizerConfig(name=optimizer)
     train = TrainConfig(batch_size=shape.rows * len(devices))
     outline = parameters.outline(shape.config(), constrainer(mesh), attention(mesh, shape.config()))
-    tx = make_optimizer(optimizer, train.steps, outline, mesh)
+    tx = make_optimizer(config, train.steps, outline, mesh)
     state = abstract_state(tx, outline, mesh)
-    step: Any = make_step(outline, tx, learning_rate(optimizer, train.steps), train, mesh, state)
+    step: Any = make_step(outline, tx, learning_rate(config, train.steps), train, mesh, state)
     ints = ("tokens", "targets", "segments", "positions", "bytes")
     some = {name: np.zeros((1, shape.length), np.int32) for name in ints}
     some["weights"] = np.zeros((1, shape.length), np.float32)
@@ -82,10 +84,17 @@ def maxtext(shape: Shape) -> Any:
     return found[-1]
 
 
+SIDES: dict[str, Callable[[Shape], Any]] = {
+    "podium": podium,
+    "podium_muon": functools.partial(podium, optimizer="muon"),
+    "maxtext": maxtext,
+}
+
+
 def main() -> None:
     side, name = sys.argv[1:]
     began = time.perf_counter()
-    compiled = {"podium": podium, "maxtext": maxtext}[side](SHAPES[name])
+    compiled = SIDES[side](SHAPES[name])
     seconds = time.perf_counter() - began
     text, memory = compiled.as_text(), compiled.memory_analysis()
     if dump := os.environ.get("DUMP"):

@@ -13,7 +13,7 @@ from model.decoder import Decoder
 from sharding.table import sharding
 from training.config import TrainConfig
 from training.loss import Sums, batch_sums, means
-from training.state import TrainState, shardings_of
+from training.state import TrainState, abstract_params, shardings_of
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -32,28 +32,32 @@ def gradients(
 
     Microbatches add up sums, not means, and one division by all predicted tokens comes last: so
     the result is that of the whole batch, however unequally padding falls on the microbatches.
+    Gradients lie as the parameters do, those of every microbatch too: what is added up is sharded.
     """
+    where = shardings_of(abstract_params(model, mesh))
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
         return batch_sums(parameters.bind(model, params), rows, mesh, z_loss)
 
-    add_gradients = jax.value_and_grad(objective, has_aux=True)
+    def one(rows: Batch) -> tuple[parameters.Params, Sums]:
+        (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, rows)
+        return jax.lax.with_sharding_constraint(grads, where), sums
+
     if accumulation == 1:
-        (_, sums), grads = add_gradients(params, batch)
+        grads, sums = one(batch)
     else:
         # Row r goes to microbatch r % accumulation: contiguous rows stay on their devices.
         micro = jax.tree.map(
             lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch
         )
 
-        def one(total: Any, rows: Batch) -> tuple[Any, None]:
-            (_, sums), grads = add_gradients(params, rows)
-            return jax.tree.map(jnp.add, total, (grads, sums)), None
+        def add(total: Any, rows: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, one(rows)), None
 
         first = jax.tree.map(lambda x: x[0], micro)
         sums_like = jax.eval_shape(objective, params, first)[1]
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), (params, sums_like))
-        (grads, sums), _ = jax.lax.scan(one, zeros, micro)
+        (grads, sums), _ = jax.lax.scan(add, zeros, micro)
     scale = 1 / jnp.maximum(sums["tokens"], 1)
     return jax.tree.map(lambda g: g * scale, grads), sums
 

@@ -40,7 +40,8 @@ def find(name: str, wanted: Wanted, progress: Progress) -> Source:
     _check_splits(where, found, wanted.train_split, wanted.eval_split)
     content = cache.key(files=_content(found, progress), version=VERSION)
     shards = functools.partial(_shards, where, tuple(found), Maker.of(wanted))
-    return Source(f"files:{name} ({len(found):,} files)", content, shards)
+    count = "1 file" if len(found) == 1 else f"{len(found):,} files"
+    return Source(f"files:{name} ({count})", content, shards)
 
 
 @dataclass(frozen=True)

@@ -127,3 +127,15 @@ def test_what_cannot_be_shown(prepared: Commands, flags: list[str], line: str) -
     done = prepared("-m", "data.inspect", MIXED, *flags)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {line}") and done.stderr.count("\n") == 1
+
+
+def test_what_never_comes_is_said(prepared: Commands) -> None:
+    late = ("--config.data.stages.docs.after_step=12", "--config.data.skip=('4','13:2')")
+    done = prepared("-m", "data.inspect", MIXED, "--stats", *late)
+    assert done.returncode == 0, done.stderr
+    assert "note: data.stages.docs is beyond the last step, 12" in done.stdout
+    assert "note: data.skip '13:2' is beyond the last step, 12" in done.stdout
+    assert "data.skip '4'" not in done.stdout
+    done = prepared("-m", "data.inspect", MIXED, "--step=13", "--row=0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("note: the run ends with step 12\n")

@@ -28,7 +28,7 @@ def saved(tmp_path_factory):
     )
     plain = record.Record(config, "stream", "dataset", step=3, tokens=99).to_dict()
     del plain["config"]["optimizer"]["eps"]
-    plain["config"]["optimizer"]["name"] = "adamw"
+    plain["config"]["optimizer"]["flavor"] = "sweet"
     workdir = tmp_path_factory.mktemp("trained")
     run = begin(mesh_of())
     checkpoints = Checkpoints(workdir, keep=1)
@@ -43,8 +43,8 @@ def test_it_is_read_with_its_record(saved, capsys):
     assert (trained.step, trained.config, trained.record.dataset) == (3, config, "dataset")
     jax.tree.map(np.testing.assert_array_equal, host(trained.params), params)
     assert capsys.readouterr().err == (
-        f"note: {workdir} was saved with optimizer.name='adamw', which this version does not have: "
-        "ignored\n"
+        f"note: {workdir} was saved with optimizer.flavor='sweet', which this version does not "
+        "have: ignored\n"
     )
 
 
