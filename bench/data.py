@@ -11,7 +11,6 @@ segments nor positions; and Grain's concatenate-and-split packing, which has.
 """
 
 import functools
-import json
 import os
 import statistics
 import sys
@@ -26,6 +25,7 @@ import grain
 import numpy as np
 from absl import app, flags
 
+from bench import results
 from bench.short import Short
 from data import building, plan, sources
 from data import tokenizer as tokenizers
@@ -37,14 +37,12 @@ from data.store import TokenStore
 from data.stream import Corpus as Streamed
 from data.stream import Stream
 from data.tokenizer import Tokenizer
-from reporting.environment import describe
 
 SOURCE = flags.DEFINE_string("source", "python_stdlib", "As config.data.source.")
 SPLIT = flags.DEFINE_string("split", "train", "As config.data.train_split.")
 TOKENIZER = flags.DEFINE_string("tokenizer", "bpe", "A path, or bpe: one of 4,096 ids is trained.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Preparations of each side.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 5, "Of making batches, each time.", lower_bound=0.1)
-OUT = flags.DEFINE_string("out", "", "Also write the result there, as JSON.")
 
 _ROWS, _LENGTH = 8, 1024
 _BATCH = 1 << 20  # bytes of text
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> None:
     del argv
     corpus = Corpus("text", 1.0, SOURCE.value, SPLIT.value, NO_SPLIT, "text", "", "refuse")
     shards = sources.find(SOURCE.value, corpus, lambda *told: None).shards(SPLIT.value)
-    result: dict[str, Any] = {"source": SOURCE.value, "environment": describe()}
+    result: dict[str, Any] = {"source": SOURCE.value, "batches": {}}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PODIUM_CACHE"] = folder
         tokenizer = _tokenizer(shards)
@@ -63,9 +61,7 @@ def main(argv: list[str]) -> None:
         short = building.build(Path(folder) / "short", [Short(s) for s in shards], tokenizer, {})
         batches(store, "documents as they are", result)
         batches(short, "documents of about 400 tokens", result)
-    print(", ".join(f"{k} {v}" for k, v in describe().items()))
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n")
+    results.write(result)
 
 
 def _tokenizer(shards: Sequence[Shard]) -> Tokenizer:
@@ -100,8 +96,13 @@ def preparing(
         f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f}); peak memory "
         f"of the processes beside this one {memory.peak / 1e6:.0f} MB"
     )
-    result["preparing"] = {"s": whole, "tokenizer_s": alone, "ratio": statistics.median(ratios)}
-    result["preparing"]["peak_bytes"] = memory.peak
+    result["preparing"] = {
+        "text_bytes": n_bytes,
+        "tokens": store.n_tokens,
+        "s": whole,
+        "tokenizer_s": alone,
+        "peak_bytes": memory.peak,
+    }
     return store
 
 
@@ -202,7 +203,7 @@ def batches(store: TokenStore, title: str, result: dict[str, Any]) -> None:
     )
     for name, found in rates.items():
         print(f"  {statistics.median(found) / 1e6:8.1f} M tokens/s  {name}")
-    result[title] = rates
+    result["batches"][title] = {name: statistics.median(found) for name, found in rates.items()}
 
 
 def _steps(stream: Stream) -> Iterator[object]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from absl import app
 from jax.experimental import topologies
 
+from bench import results
 from model.config import ModelConfig
 from sharding.attention import attention, kernel
 from sharding.config import MeshConfig
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> None:
     mesh = _mesh()
     attend = attention(mesh, CONFIG)
     device = mesh.devices.flat[0].device_kind
-    print(f"one {device}, jax {jax.__version__}, attention: {kernel(mesh).name}")
+    print(f"one {device}, jax {jax.__version__}, attention: {kernel(mesh, CONFIG).name}")
+    found = {}
     for length in LENGTHS:
         heads = ((1, length, CONFIG.num_heads, CONFIG.head_dim), jnp.bfloat16)
         ids = ((1, length), jnp.int32)
@@ -84,6 +86,9 @@ def main(argv: list[str]) -> None:
             f"head {of_head / 1e6:8.1f} MB",
             flush=True,
         )
+        found[length] = {"attention": of_attention, "head": of_head}
+    about = {"device": device, "attention": kernel(mesh, CONFIG).name}
+    results.write(about | {"temporary_bytes": found})
 
 
 if __name__ == "__main__":

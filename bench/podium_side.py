@@ -1,4 +1,9 @@
-"""Podium's side: its own stream, feed, model and step. A line on stdin is one step, a JSON out."""
+"""Podium's side: its own stream, feed, model and step.
+
+    python -m bench.podium_side cpu gpt2_124m
+
+A line on stdin is one step, a JSON line out.
+"""
 
 import json
 import os
@@ -11,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bench.shape import BETAS, CLIP, CPU, DECAY, GPU, LEARNING_RATE
+from bench.shape import BETAS, CLIP, DECAY, LEARNING_RATE, SHAPES
 from data import building, plan
 from data.documents import Document
 from data.mixture import Mixture
@@ -19,7 +24,7 @@ from data.stages import Stage
 from data.stream import Corpus, Stream
 from data.tokenizer import ByteTokenizer
 from model import parameters
-from sharding.attention import attention
+from sharding.attention import attention, kernel
 from sharding.config import MeshConfig
 from sharding.feed import Feed
 from sharding.mesh import make_mesh
@@ -45,7 +50,8 @@ class _Text:
 
 
 def main() -> None:
-    shape = GPU if jax.default_backend() == "gpu" else CPU
+    hardware, name = sys.argv[1:]
+    shape = SHAPES[hardware][name]
     config = shape.config()
     optimizer = OptimizerConfig(
         learning_rate=LEARNING_RATE,
@@ -73,7 +79,9 @@ def main() -> None:
         corpus = Corpus("random", store, plan.make(store, shape.length, "concatenate"))
         stage = Stage(0, shape.length, shape.rows, Mixture([1.0]))
         feed = Feed(mesh, Stream([corpus], [stage], 0, {}), 0, _STEPS)
-        print("ready", flush=True)
+        attended = kernel(mesh, config).name
+        about = {"parameters": config.num_params(), "attention": attended}
+        print(json.dumps(about), flush=True)
         for _ in sys.stdin:
             began = time.perf_counter()
             batch, waited = feed.next()

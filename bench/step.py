@@ -1,10 +1,11 @@
-"""Trains the same GPT-2-shaped model in Podium and in PyTorch, step by step in turn.
+"""Trains the same models in Podium and in PyTorch, step by step in turn.
 
     python -m bench step --torch_python=PYTHON
 
-PyTorch is no dependency: --torch_python names an interpreter that has it. On a GPU the same
-command takes GPT-2 124M at length 1024 in bfloat16, against compiled PyTorch, and adds the MFU
-against the rate of a large matrix product measured there.
+PyTorch is no dependency: --torch_python names an interpreter that has it. On a CPU, in float32, a
+small model and GPT-2 124M, against PyTorch as it is and compiled; on a GPU, in bfloat16, GPT-2 124M
+and a Llama of 1B, against compiled PyTorch. The limit is the rate of a large matrix product that is
+measured in the same run.
 """
 
 import json
@@ -12,48 +13,70 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from bench.shape import CPU, GPU
-from reporting.environment import describe
+from bench import results
+from bench.shape import SHAPES, Shape
 
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Counted steps of each side.", lower_bound=1)
+HARDWARE = flags.DEFINE_enum(
+    "hardware", None, list(SHAPES), "Whose shapes; by default those of what is here."
+)
+NAMES = flags.DEFINE_list("shapes", [], "Which of them; all by default.")
 TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "A Python interpreter that has PyTorch."
 )
-OUT = flags.DEFINE_string("out", "", "Also write the result there, as JSON.")
 
 _WARM_UP = 3
+_NO_TORCH = (
+    "PyTorch did not start: install it (pip install torch) into an environment of its own and "
+    "give --torch_python=THAT/bin/python. Podium is measured alone."
+)
 
 
 class Side:
-    """One side, in a process of its own."""
+    """One side, in a process of its own.
 
-    def __init__(self, python: str, module: str):
-        self._process = subprocess.Popen(
-            [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    Attributes:
+      about: what it says of itself; empty if it does not start.
+    """
+
+    def __init__(self, python: str, module: str, *arguments: str):
+        self.about: dict[str, Any] = {}
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", module, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError:
+            return
         assert self._process.stdout is not None
-        self.works = self._process.stdout.readline().strip() == "ready"
+        self.about = json.loads(self._process.stdout.readline() or "{}")
 
     def step(self) -> dict[str, float]:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"error: a side of the bench ended with code {self._process.wait()}")
+        found: dict[str, float] = json.loads(line)
+        return found
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
 
 
-def matmul_flops() -> float:
-    """FLOP/s of a large bfloat16 matrix product on the first device, best of ten."""
-    a = jnp.ones((8192, 8192), jnp.bfloat16)
+def matmul_flops(size: int, dtype: str) -> float:
+    """FLOP/s of a large matrix product on the first device, best of ten."""
+    a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
     seconds = []
@@ -61,59 +84,74 @@ def matmul_flops() -> float:
         began = time.perf_counter()
         product(a).block_until_ready()
         seconds.append(time.perf_counter() - began)
-    return 2 * 8192**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
+
+
+def measure(hardware: str, name: str, shape: Shape, rate: float) -> dict[str, Any]:
+    """One shape, all sides in turn."""
+    modes = ("compiled",) if hardware == "gpu" else ("eager", "compiled")
+    sides = {"podium": Side(sys.executable, "bench.podium_side", hardware, name)}
+    for mode in modes:
+        sides[f"torch {mode}"] = Side(TORCH_PYTHON.value, "bench.torch_side", hardware, name, mode)
+    if not all(side.about for side in sides.values()):
+        print(_NO_TORCH, file=sys.stderr)
+        sides = {"podium": sides["podium"]}
+    records: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for index in range(_WARM_UP + ROUNDS.value):
+        for side, process in sides.items():
+            record = process.step()
+            if index >= _WARM_UP:
+                records[side].append(record)
+    for process in sides.values():
+        process.close()
+
+    tokens = shape.rows * shape.length
+    flops = shape.config().flops_per_token(shape.length) * tokens
+    found: dict[str, Any] = {
+        "shape": shape._asdict(),
+        "config_hash": shape.hash(),
+        "flops_a_step": flops,
+        "sides": {},
+    }
+    print(f"{name}: {shape.rows} x {shape.length} tokens a step, {shape.dtype}")
+    for side, steps in records.items():
+        seconds = statistics.median(r["s"] for r in steps)
+        one = {"step_s": seconds, "tokens_per_s": tokens / seconds, **sides[side].about}
+        one |= {"of_matmul": flops / seconds / rate, "last_loss": steps[-1]["loss"]}
+        found["sides"][side] = one
+        print(
+            f"  {side:14} {seconds:8.3f} s a step  {tokens / seconds:10,.0f} tokens/s  "
+            f"{one['of_matmul']:6.1%} of the matrix product  last loss {steps[-1]['loss']:.3f}"
+        )
+    ours = records.pop("podium")
+    for side, theirs in records.items():
+        ratios = [t["s"] / p["s"] for p, t in zip(ours, theirs, strict=True)]
+        spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+        found["sides"][side]["podium_is_faster_by"] = spread
+        print(
+            f"  Podium is {spread['median']:.2f} x {side} (median of {len(ratios)} pairs, "
+            f"{spread['min']:.2f} to {spread['max']:.2f})"
+        )
+    found["data_wait_share"] = sum(r["wait_s"] for r in ours) / sum(r["s"] for r in ours)
+    print(f"  waiting for data: {found['data_wait_share']:.2%} of Podium's step", flush=True)
+    return found
 
 
 def main(argv: list[str]) -> None:
     del argv
     gpu = jax.default_backend() == "gpu"
-    shape = GPU if gpu else CPU
-    rate = matmul_flops() if gpu else None
-    podium = Side(sys.executable, "bench.podium_side")
-    torch = Side(TORCH_PYTHON.value, "bench.torch_side")
-    if not torch.works:
-        print(
-            "PyTorch did not start: install it (pip install torch) into an environment of its own "
-            "and give --torch_python=THAT/bin/python. Podium is measured alone.",
-            file=sys.stderr,
-        )
-    sides = {"podium": podium} | ({"torch": torch} if torch.works else {})
-    records: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for index in range(_WARM_UP + ROUNDS.value):
-        for name, side in sides.items():
-            record = side.step()
-            if index >= _WARM_UP:
-                records[name].append(record)
-    for side in sides.values():
-        side.close()
-
-    tokens = shape.rows * shape.length
-    result: dict[str, object] = {"shape": shape._asdict(), "environment": describe()}
-    for name, steps in records.items():
-        seconds = statistics.median(r["s"] for r in steps)
-        result[name] = {"step_s": seconds, "tokens_per_s": tokens / seconds}
-        print(
-            f"{name:7} {seconds:7.3f} s a step  {tokens / seconds:9.0f} tokens/s  "
-            f"last loss {steps[-1]['loss']:.3f}"
-        )
-    waits = sum(r["wait_s"] for r in records["podium"]) / sum(r["s"] for r in records["podium"])
-    result["data_wait_share"] = waits
-    print(f"waiting for data: {waits:.2%} of Podium's step")
-    if torch.works:
-        ratios = [t["s"] / p["s"] for p, t in zip(records["podium"], records["torch"], strict=True)]
-        result["ratio"] = statistics.median(ratios)
-        print(
-            f"Podium is {result['ratio']:.2f} x PyTorch (median of {len(ratios)} pairs, "
-            f"{min(ratios):.2f} to {max(ratios):.2f})"
-        )
-    if rate is not None:
-        seconds = statistics.median(r["s"] for r in records["podium"])
-        mfu = shape.config().flops_per_token(shape.length) * tokens / seconds / rate
-        result["mfu_of_measured_matmul"] = mfu
-        print(f"MFU {mfu:.1%} of the measured {rate / 1e12:.0f} TFLOP/s")
-    print(", ".join(f"{k} {v}" for k, v in describe().items()))
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n")
+    hardware = HARDWARE.value or ("gpu" if gpu else "cpu")
+    shapes = SHAPES[hardware]
+    if unknown := sorted(set(NAMES.value) - set(shapes)):
+        sys.exit(f"error: --shapes={unknown[0]}: {hardware} has {', '.join(shapes)}")
+    size, dtype = (8192, "bfloat16") if gpu else (2048, "float32")
+    rate = matmul_flops(size, dtype)
+    print(f"matrix product {size} x {size}, {dtype}: {rate / 1e12:.3g} TFLOP/s")
+    found = {
+        name: measure(hardware, name, shapes[name], rate) for name in NAMES.value or list(shapes)
+    }
+    limit = {"size": size, "dtype": dtype, "flops_per_s": rate}
+    results.write({"hardware": hardware, "matmul": limit, "flops": results.FLOPS, "shapes": found})
 
 
 if __name__ == "__main__":

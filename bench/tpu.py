@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
+from bench import results
 from model.config import ModelConfig
+from reporting.environment import describe
 
 PYTHON = flags.DEFINE_string("python", sys.executable, "A Python interpreter with maxtext[tpu].")
 NAMES = flags.DEFINE_list("shapes", [], "Which of the shapes; all of them by default.")
-OUT = flags.DEFINE_string("out", "", "Also write the result there, as JSON.")
 
 _ROOT = Path(__file__).parent.parent
 
@@ -84,11 +85,11 @@ def side(which: str, shape: str) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     del argv
-    results = []
+    found: list[dict[str, Any]] = []
     for shape in NAMES.value or SHAPES:
         ours, muon, theirs = (side(which, shape) for which in ("podium", "podium_muon", "maxtext"))
-        results += [ours, muon, theirs]
-        for one in results[-3:]:
+        found += [ours, muon, theirs]
+        for one in found[-3:]:
             exchanged = sum(one["exchanges"].values()) / 1e9
             kernels = ", ".join(
                 f"{name} x {k['calls']} ({k['flops'] / 1e12:.1f} TFLOP, {k['bytes'] / 1e9:.1f} GB)"
@@ -102,8 +103,9 @@ def main(argv: list[str]) -> None:
         of = {key: ours[key] / theirs[key] for key in ("temporaries", "cycles")}
         told = ", ".join(f"{key} {ratio:.3f}" for key, ratio in of.items())
         print(f"{shape} podium / maxtext: {told}")
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps(results, indent=1) + "\n")
+    environment = describe() | {"python": found[0]["python"], "jax": found[0]["jax"]}
+    versions = ("libtpu", "maxtext")
+    results.write({"sides": found}, environment | {v: found[0][v] for v in versions})
 
 
 if __name__ == "__main__":

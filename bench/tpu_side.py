@@ -8,10 +8,12 @@ Run by bench/tpu.py, in an environment with JAX for TPUs; nothing is executed on
 import functools
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
@@ -109,6 +111,9 @@ def main() -> None:
         "aliased": memory.alias_size_in_bytes,
         "compile_s": round(seconds, 1),
         "jax": jax.__version__,
+        "python": platform.python_version(),
+        "libtpu": metadata.version("libtpu"),
+        "maxtext": metadata.version("maxtext"),
         **summary._asdict(),
     }
     result["kernels"] = {key: kernel._asdict() for key, kernel in summary.kernels.items()}

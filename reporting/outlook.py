@@ -32,9 +32,9 @@ def describe(
         f"model: {model.num_params():,} parameters, {model.dtype}; "
         f"{config.train.steps:,} steps of {config.train.batch_size} x "
         f"{config.data.sequence_length} tokens",
-        f"attention: {kernel(mesh).name}; optimizer: {config.optimizer.name}; on each device "
-        f"{_megabytes(state.params)} of parameters and {_megabytes(state.opt_state)} of optimizer "
-        "state",
+        f"attention: {kernel(mesh, model).name}; optimizer: {config.optimizer.name}; on each "
+        f"device {_megabytes(state.params)} of parameters and {_megabytes(state.opt_state)} of "
+        "optimizer state",
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from model.config import ModelConfig
-from model.kernels import blockwise, splash
+from model.kernels import blockwise, splash, triton
 from model.layers import Attend
 from sharding import collectives
 from sharding.table import sharding
@@ -18,29 +18,45 @@ from sharding.table import sharding
 class Kernel(NamedTuple):
     """Attributes:
     name: for people.
+    platform: of the devices that it is for; "" is any.
+    takes: tells whether it can compute a model's attention.
     attend: of model/kernels.
     """
 
     name: str
+    platform: str
+    takes: Callable[[ModelConfig], bool]
     attend: Callable[..., jax.Array]
 
 
-KERNELS = {"tpu": Kernel("splash (Pallas)", splash.attend)}
-"""By platform; elsewhere it is `ELSEWHERE`."""
+def _bfloat16(config: ModelConfig) -> bool:
+    """Kernels multiply float32 with less than its precision; XLA's products can be told not to."""
+    return config.dtype == "bfloat16"
 
-ELSEWHERE = Kernel("blockwise (XLA)", blockwise.attend)
+
+def _plain(config: ModelConfig) -> bool:
+    return _bfloat16(config) and not (config.sliding_window or config.attention_softcap)
 
 
-def kernel(mesh: Mesh) -> Kernel:
+KERNELS = (
+    Kernel("splash (Pallas)", "tpu", _bfloat16, splash.attend),
+    Kernel("flash (Pallas, Triton)", "gpu", _plain, triton.attend),
+    Kernel("blockwise (XLA)", "", lambda config: True, blockwise.attend),
+)
+"""The first that is for the platform and takes the model is the one."""
+
+
+def kernel(mesh: Mesh, config: ModelConfig) -> Kernel:
     """The kernel for the devices of a mesh, whether they are here or not."""
-    return KERNELS.get(mesh.devices.flat[0].platform, ELSEWHERE)
+    platform = mesh.devices.flat[0].platform
+    return next(k for k in KERNELS if k.platform in (platform, "") and k.takes(config))
 
 
 def attention(mesh: Mesh, config: ModelConfig) -> Attend:
     """The `attend` that the model is handed."""
-    attend = functools.partial(
-        kernel(mesh).attend, window=config.sliding_window, softcap=config.attention_softcap
-    )
+    asked = {"window": config.sliding_window, "softcap": config.attention_softcap}
+    asked = {name: value for name, value in asked.items() if value}
+    attend = functools.partial(kernel(mesh, config).attend, **asked)
     if mesh.size == 1:
         return attend
     heads = collectives.axes_of(mesh, "heads")

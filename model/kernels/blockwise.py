@@ -6,7 +6,7 @@ after the diagonal or before the window, are not computed.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,13 @@ class _How(NamedTuple):
     block: queries and keys of a block.
     window: as of model.attention.visible.
     softcap: as of model.attention.attend.
+    precision: of matrix products, forward and backward: that of where attention was called.
     """
 
     block: int
     window: int
     softcap: float
+    precision: Any
 
 
 def attend(
@@ -60,7 +62,8 @@ def attend(
     k, v = headed(k_BTKH)[:, :, 0], headed(v_BTKH)[:, :, 0]
     segments = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
     sinks = jnp.full(heads, -jnp.inf) if sinks_N is None else sinks_N.astype(jnp.float32)
-    how = _How(block, window, softcap)
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    how = _How(block, window, softcap, precision)
     out = _attend(how, q, k, v, segments, sinks.reshape(kv_heads, -1))
     return out.transpose(0, 3, 1, 2, 4)[:, :length].reshape(q_BTNH.shape)
 
@@ -71,6 +74,13 @@ def _attend(
 ) -> jax.Array:
     """Queries [B, K, G, T, H], scaled; keys and values [B, K, T, H]; sinks [K, G]."""
     return _forward(how, q, k, v, segments, sinks)[0]
+
+
+def _backward(
+    how: _How, kept: tuple[jax.Array, ...], slope: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None, jax.Array]:
+    with jax.default_matmul_precision(how.precision):  # this is traced elsewhere
+        return _gradients(how, kept, slope)
 
 
 def _block(x: jax.Array, i: jax.Array, size: int, axis: int = -2) -> jax.Array:
@@ -141,7 +151,7 @@ def _forward(
     return out, (q, k, v, segments, sinks, out, log_z)
 
 
-def _backward(
+def _gradients(
     how: _How, kept: tuple[jax.Array, ...], slope: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None, jax.Array]:
     q, k, v, segments, sinks, out, log_z = kept

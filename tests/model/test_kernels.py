@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.attention import attend
-from model.kernels import blockwise, splash
+from model.kernels import blockwise, splash, triton
 
 
 def arrays(
@@ -34,7 +34,8 @@ def slopes(function: Callable[..., jax.Array], *arrays: Any, **options: Any) -> 
     upward = jnp.asarray(np.random.default_rng(9).standard_normal(q.shape), jnp.float32)
 
     def total(q: Any, k: Any, v: Any, sinks: Any) -> Any:
-        out = function(q, k, v, segments, sinks_N=sinks, **options)
+        more = options if sinks is None else options | {"sinks_N": sinks}
+        out = function(q, k, v, segments, **more)
         return jnp.sum(out * upward), out
 
     of = (0, 1, 2, 3) if sinks is not None else (0, 1, 2)
@@ -94,6 +95,31 @@ def test_splash(
     given = arrays(3, length, 2, kv_heads, size, 0.01)
     work = functools.partial(splash.attend, interpret=True)
     compare(work, *given, sinks, window=window, softcap=softcap)
+
+
+@pytest.mark.parametrize(("length", "kv_heads", "size"), [(128, 2, 64), (300, 1, 64), (160, 2, 80)])
+def test_triton(length: int, kv_heads: int, size: int) -> None:
+    given = arrays(3, length, 2, kv_heads, size, 0.01)
+    compare(functools.partial(triton.attend, interpret=True), *given, None)
+
+
+def test_triton_is_lowered_for_gpus() -> None:
+    """Forward and backward, at the shape of GPT-2 and of Llama 3 8B; no GPU is needed for it."""
+    for heads, kv_heads, size in ((12, 12, 64), (32, 8, 128)):
+        q, k = (jax.ShapeDtypeStruct((1, 1024, n, size), jnp.bfloat16) for n in (heads, kv_heads))
+        segments = jax.ShapeDtypeStruct((1, 1024), jnp.int32)
+
+        def total(q: Any, k: Any, v: Any, segments: Any) -> Any:
+            return jnp.sum(triton.attend(q, k, v, segments).astype(jnp.float32))
+
+        exported = jax.export.export(
+            jax.jit(jax.grad(total, argnums=(0, 1, 2))),
+            platforms=["cuda"],
+            # Programs with kernels are no files to keep for years, which is what is checked.
+            disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
+        )(q, k, k, segments)
+        text = str(exported.mlir_module())
+        assert all(f'name = "{kernel}"' in text for kernel in ("mha_forward", "mha_backward"))
 
 
 def test_blockwise_in_bfloat16_sums_in_float32() -> None:

@@ -1,0 +1,147 @@
+"""Makes the tables of docs/performance.md from the files of results.
+
+    python -m bench report
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and is made of
+bench/results/NAME.json. Where there is no such file it says that nothing was measured.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.results import FOLDER
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_VERSIONS = ("python", "jax", "libtpu", "maxtext", "tokenizers", "grain")
+
+Result = dict[str, Any]
+
+
+def _table(head: str, rows: list[str]) -> Iterator[str]:
+    yield head
+    yield "|" + "---|" * (head.count("|") - 1)
+    yield from rows
+
+
+def _step(result: Result) -> Iterator[str]:
+    rows = []
+    for name, shape in result["shapes"].items():
+        size = "{rows} x {length}, {dtype}".format(**shape["shape"])
+        for side, one in shape["sides"].items():
+            ratio = ""
+            if spread := one.get("podium_is_faster_by"):
+                ratio = "{median:.2f} ({min:.2f} to {max:.2f})".format(**spread)
+            rows.append(
+                f"| {name}, {size} | {side} | {one['step_s']:.3f} s | {one['tokens_per_s']:,.0f} | "
+                f"{one['of_matmul']:.1%} | {ratio} |"
+            )
+    yield from _table(
+        "| model, tokens a step | | a step | tokens/s | of the matrix product | Podium's ratio |",
+        rows,
+    )
+    matmul = result["matmul"]
+    yield ""
+    yield (
+        f"The matrix product ({matmul['size']} x {matmul['size']}, {matmul['dtype']}) ran at "
+        f"{matmul['flops_per_s'] / 1e12:.3g} TFLOP/s in the same run. FLOPs {result['flops']}."
+    )
+
+
+def _tpu(result: Result) -> Iterator[str]:
+    rows = []
+    for one in result["sides"]:
+        kernels = "; ".join(
+            f"`{name}` x {k['calls']}: {k['flops'] / 1e12:.1f} TFLOP, {k['bytes'] / 1e9:.1f} GB"
+            for name, k in one["kernels"].items()
+        )
+        exchanged = "; ".join(
+            f"{kind} {size / 1e9:.1f}" for kind, size in sorted(one["exchanges"].items())
+        )
+        rows.append(
+            f"| {one['shape']} | {one['side']} | {one['arguments'] / 1e9:.2f} | "
+            f"{one['temporaries'] / 1e9:.2f} | {one['cycles'] / 1e9:.3f}e9 | {exchanged} | "
+            f"{kernels} |"
+        )
+    yield from _table(
+        "| | | arguments, GB | temporaries, GB | cycles of fusions | exchanged, GB | kernels |",
+        rows,
+    )
+    yield ""
+    sides = {(one["shape"], one["side"]): one for one in result["sides"]}
+    for name in dict.fromkeys(one["shape"] for one in result["sides"]):
+        ours, theirs = sides[name, "podium"], sides[name, "maxtext"]
+        yield (
+            f"{name}, Podium / MaxText: temporaries "
+            f"**{ours['temporaries'] / theirs['temporaries']:.3f}**, cycles "
+            f"**{ours['cycles'] / theirs['cycles']:.3f}**.  "
+        )
+
+
+def _memory(result: Result) -> Iterator[str]:
+    rows = [
+        f"| {int(length):,} | {one['attention'] / 1e6:,.1f} MB | {one['head'] / 1e6:,.1f} MB |"
+        for length, one in result["temporary_bytes"].items()
+    ]
+    yield from _table("| tokens | attention | head |", rows)
+    yield ""
+    yield f"One {result['device']}; attention: {result['attention']}."
+
+
+def _data(result: Result) -> Iterator[str]:
+    preparing = result["preparing"]
+    of = sorted(a / b for a, b in zip(preparing["s"], preparing["tokenizer_s"], strict=True))
+    yield (
+        f"Preparing {preparing['text_bytes'] / 1e6:.0f} MB of text takes "
+        f"{of[len(of) // 2]:.2f} x what the tokenizer alone takes ({of[0]:.2f} to {of[-1]:.2f}), "
+        f"{preparing['peak_bytes'] / 1e6:.0f} MB in its processes. Batches of 8 x 1,024:"
+    )
+    yield ""
+    rows = [
+        f"| {title} | {side} | {rate / 1e6:.1f} M |"
+        for title, sides in result["batches"].items()
+        for side, rate in sides.items()
+    ]
+    yield from _table("| | | tokens/s |", rows)
+
+
+TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
+    "step_cpu": _step,
+    "step_gpu": _step,
+    "tpu_tpu_aot": _tpu,
+    "memory_tpu_aot": _memory,
+    "memory_cpu": _memory,
+    "data_cpu": _data,
+}
+
+
+def _made(name: str) -> str:
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        return "Not measured.\n"
+    result = json.loads(path.read_text())
+    told = result["environment"]
+    versions = ", ".join(f"{key} {told[key]}" for key in _VERSIONS if key in told)
+    lines = [
+        *TABLES[name](result),
+        "",
+        f"`{result['command']}`, {told['devices']}, {versions}, commit {told['commit']} "
+        f"([the whole result](../bench/results/{path.name})).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rendered(text: str) -> str:
+    """The document with its tables made anew."""
+    return _TABLE.sub(lambda found: found[1] + _made(found[2]) + found[3], text)
+
+
+def main() -> None:
+    DOCUMENT.write_text(rendered(DOCUMENT.read_text()))
+
+
+if __name__ == "__main__":
+    main()
