@@ -42,10 +42,10 @@ from reporting.metrics import METRICS, MetricsFiles
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
-from sharding.attention import attention
 from sharding.feed import Feed
+from sharding.means import means
 from sharding.mesh import make_mesh
-from sharding.placement import abstract_rows, constrainer
+from sharding.placement import abstract_rows
 from sharding.table import validate
 from training.config import RunConfig
 from training.optimizer import make_optimizer
@@ -117,7 +117,7 @@ def main(job: commands.Job) -> None:
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         stream = stream_of(config.data, config.train.batch_size, data)
-        outline = parameters.outline(config.model, constrainer(mesh), attention(mesh, config.model))
+        outline = parameters.outline(config.model, means(mesh, config.model))
         with workdir.reached():
             train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
     finally:

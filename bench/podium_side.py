@@ -24,9 +24,10 @@ from data.stages import Stage
 from data.stream import Corpus, Stream
 from data.tokenizer import ByteTokenizer
 from model import parameters
-from sharding.attention import attention, kernel
+from sharding.attention import kernel
 from sharding.config import MeshConfig
 from sharding.feed import Feed
+from sharding.means import means
 from sharding.mesh import make_mesh
 from training.config import OptimizerConfig, TrainConfig
 from training.optimizer import make_optimizer
@@ -63,7 +64,7 @@ def main() -> None:
         clip_norm=CLIP,
     )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    outline = parameters.outline(config, attend=attention(mesh, config))
+    outline = parameters.outline(config, means(mesh, config))
     tx = make_optimizer(optimizer, _STEPS, outline, mesh)
     abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(config, tx, 0), out_shardings=shardings_of(abstract))()

@@ -31,10 +31,10 @@ def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     import numpy as np
 
     from model import parameters
-    from sharding.attention import attention
     from sharding.config import MeshConfig
+    from sharding.means import means
     from sharding.mesh import make_mesh
-    from sharding.placement import abstract_rows, constrainer
+    from sharding.placement import abstract_rows
     from training.optimizer import make_optimizer
     from training.schedule import learning_rate
     from training.state import abstract_state
@@ -44,7 +44,7 @@ def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
     config = OptimizerConfig(name=optimizer)
     train = TrainConfig(batch_size=shape.rows * len(devices))
-    outline = parameters.outline(shape.config(), constrainer(mesh), attention(mesh, shape.config()))
+    outline = parameters.outline(shape.config(), means(mesh, shape.config()))
     tx = make_optimizer(config, train.steps, outline, mesh)
     state = abstract_state(tx, outline, mesh)
     step: Any = make_step(outline, tx, learning_rate(config, train.steps), train, mesh, state)

@@ -13,10 +13,9 @@ from checkpointing.workdir import Workdir
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
-from sharding.attention import attention
 from sharding.config import AXES, MeshConfig, decoding_mesh
+from sharding.means import means
 from sharding.mesh import make_mesh
-from sharding.placement import constrainer
 from sharding.table import validate
 from training.config import RunConfig
 from training.state import abstract_params
@@ -101,7 +100,7 @@ def load(
         mesh_config = decoding_mesh(jax.device_count(), *sizes)
     try:
         mesh = make_mesh(mesh_config)
-        outline = parameters.outline(config.model, constrainer(mesh), attention(mesh, config.model))
+        outline = parameters.outline(config.model, means(mesh, config.model))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
         notes += validate(mesh, axes, shapes, batches)
     except ValueError as error:

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from model.config import ModelConfig
-from model.layers import Attend, Constrain, Norm, constant, rotate, weight
+from model.layers import Means, Norm, constant, rotate, weight
 
 
 class KeyValues(NamedTuple):
@@ -88,10 +88,8 @@ def attend(
 class Attention(nnx.Module):
     """Multi-head, grouped-query or multi-query self-attention."""
 
-    def __init__(
-        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain, attend: Attend | None
-    ):
-        self.config, self.constrain, self.attend = config, constrain, attend
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
+        self.config, self.means = config, means
         embed, size = config.embed_dim, config.head_dim
         heads, kv_heads = config.num_heads, config.num_kv_heads
         std = config.init_std
@@ -127,9 +125,10 @@ class Attention(nnx.Module):
           the output [B, T, D], and the cache with the new tokens in it (None without one).
         """
         config, dtype = self.config, x_BTD.dtype
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
-        k_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
-        v_BTKH = jnp.einsum("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
+        constrain, multiply = self.means.constrain, self.means.multiply
+        q_BTNH = multiply("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
+        k_BTKH = multiply("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
+        v_BTKH = multiply("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
         if config.bias:
             q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
             k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
@@ -138,12 +137,12 @@ class Attention(nnx.Module):
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if angles is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, angles), rotate(k_BTKH, angles)
-        q_BTNH = self.constrain(q_BTNH, ("batch", "length", "heads", "head_dim"))
-        k_BTKH = self.constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
-        v_BTKH = self.constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
+        q_BTNH = constrain(q_BTNH, ("batch", "length", "heads", "head_dim"))
+        k_BTKH = constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
+        v_BTKH = constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
 
-        if past is None and self.attend is not None:
-            return self._project(self.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)), None
+        if past is None and self.means.attend is not None:
+            return self._project(self.means.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)), None
         k_segments = segments_BT
         if past is not None:
             # One document a row: causality alone hides the slots that are not written yet.
@@ -170,7 +169,7 @@ class Attention(nnx.Module):
         """Back to the width of the residual stream: [B, T, D]."""
         dtype = mixed_BTNH.dtype
         mixed_BTNH = checkpoint_name(mixed_BTNH, "attention")
-        y_BTD = jnp.einsum("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
+        y_BTD = self.means.multiply("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
         if self.config.bias:
             y_BTD = y_BTD + self.out_bias[...].astype(dtype)
         return y_BTD

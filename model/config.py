@@ -7,6 +7,7 @@ Norm = Literal["rmsnorm", "layernorm"]
 Positions = Literal["rope", "learned"]
 Mlp = Literal["swiglu", "gelu"]
 Dtype = Literal["float32", "bfloat16"]
+Quantization = Literal["none", "int8", "fp8"]
 Remat = Literal["none", "full", "save_dots", "save_attention"]
 
 
@@ -40,6 +41,8 @@ class ModelConfig:
         the residual stream have init_std / sqrt(2 * num_layers) (Radford et al. 2019). Norm
         scales start at 1, biases at 0.
       dtype: what matrices are multiplied in. Parameters, norms, softmax and loss are float32.
+      quantization: what the products with weights of the blocks are computed in instead, forward
+        and backward (`make setup QUANTIZATION=1`): "int8", or "fp8" for hardware that has it.
       remat: what the backward pass recomputes: nothing ("none"), the whole block ("full"), all
         but matrix products ("save_dots"), all but the output of attention ("save_attention").
       scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
@@ -70,6 +73,7 @@ class ModelConfig:
     tie_embeddings: bool = True
     init_std: float = 0.02
     dtype: Dtype = "float32"
+    quantization: Quantization = "none"
     remat: Remat = "none"
     scan_unroll: int = 1
     logits_mb: int = 128

@@ -9,12 +9,11 @@ from flax import nnx
 from model.attention import Attention, KeyValues
 from model.config import ModelConfig
 from model.layers import (
-    Attend,
-    Constrain,
+    ON_ONE,
+    Means,
     Norm,
     matmul_precision,
     rotary_angles,
-    unconstrained,
     weight,
 )
 from model.mlp import Mlp
@@ -31,14 +30,12 @@ _ACTIVATION = ("batch", "length", "act_embed")
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(
-        self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain, attend: Attend | None
-    ):
-        self.constrain = constrain
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
+        self.constrain = means.constrain
         self.attention_norm = Norm(config, config.embed_dim)
-        self.attention = Attention(config, rngs, constrain, attend)
+        self.attention = Attention(config, rngs, means)
         self.mlp_norm = Norm(config, config.embed_dim)
-        self.mlp = Mlp(config, rngs, constrain)
+        self.mlp = Mlp(config, rngs, means)
 
     def __call__(
         self,
@@ -62,19 +59,11 @@ class Decoder(nnx.Module):
     Args:
       config: its shape.
       rngs: for the initial parameters.
-      constrain: places activations; by default they stay where they are.
-      attend: computes attention of whole rows; by default it is written out in XLA, with memory
-        that is quadratic in length.
+      means: how it computes where it runs.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        rngs: nnx.Rngs,
-        constrain: Constrain = unconstrained,
-        attend: Attend | None = None,
-    ) -> None:
-        self.config, self.constrain = config, constrain
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means = ON_ONE) -> None:
+        self.config, self.constrain = config, means.constrain
         vocab, embed = config.padded_vocab_size, config.embed_dim
         self.embedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
         if config.positions == "learned":
@@ -84,7 +73,7 @@ class Decoder(nnx.Module):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
         def stacked(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs, constrain, attend)
+            return Block(config, rngs, means)
 
         self.blocks = stacked(rngs)
         self.final_norm = Norm(config, embed)

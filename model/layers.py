@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,39 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 attention within segments, [B, T, N, H]. `sharding` builds one around a kernel."""
 
 
+Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
+"""Given an einsum's equation, activations and a weight in their dtype, returns the product in it.
+What is summed over comes last in the activations and first in the weight."""
+
+
 def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """The `constrain` of a single device."""
     del axes
     return x
+
+
+def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
+    """The `multiply` that is the product itself."""
+    return jnp.einsum(equation, x, w)
+
+
+class Means(NamedTuple):
+    """How a decoder computes on what it runs on; `sharding` makes one for a mesh.
+
+    Attributes:
+      constrain: places activations; by default they stay where they are.
+      attend: computes attention of whole rows; by default it is written out in XLA, with memory
+        that is quadratic in length.
+      multiply: multiplies activations with the weights of the blocks.
+    """
+
+    constrain: Constrain = unconstrained
+    attend: Attend | None = None
+    multiply: Multiply = einsum
+
+
+ON_ONE = Means()
+"""Those of one device, whichever it is."""
 
 
 def matmul_precision(config: ModelConfig) -> contextlib.AbstractContextManager[Any]:

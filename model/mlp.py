@@ -4,14 +4,14 @@ import jax
 from flax import nnx
 
 from model.config import ModelConfig
-from model.layers import Constrain, constant, weight
+from model.layers import Means, constant, weight
 
 
 class Mlp(nnx.Module):
     """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu" (tanh form)."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, constrain: Constrain):
-        self.config, self.constrain = config, constrain
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
+        self.config, self.means = config, means
         shape, axes = (config.embed_dim, config.mlp_dim), ("embed", "mlp")
         self.up = weight(rngs, shape, axes, config.init_std)
         if config.mlp == "swiglu":
@@ -29,7 +29,7 @@ class Mlp(nnx.Module):
         dtype, bias = x_BTD.dtype, self.config.bias
 
         def project(x: jax.Array, w: nnx.Param, b: nnx.Param | None) -> jax.Array:
-            y = x @ w[...].astype(dtype)
+            y = self.means.multiply("BTX,XY->BTY", x, w[...].astype(dtype))
             return y if b is None else y + b[...].astype(dtype)
 
         h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)
@@ -37,5 +37,5 @@ class Mlp(nnx.Module):
             h_BTF = jax.nn.silu(project(x_BTD, self.gate, self.gate_bias if bias else None)) * h_BTF
         else:
             h_BTF = jax.nn.gelu(h_BTF, approximate=True)
-        h_BTF = self.constrain(h_BTF, ("batch", "length", "mlp"))
+        h_BTF = self.means.constrain(h_BTF, ("batch", "length", "mlp"))
         return project(h_BTF, self.down, self.down_bias if bias else None)

@@ -8,16 +8,14 @@ from flax import nnx
 
 from model.config import ModelConfig
 from model.decoder import Decoder
-from model.layers import Attend, Constrain, unconstrained
+from model.layers import ON_ONE, Means
 
 Params = dict[str, Any]
 
 
-def outline(
-    config: ModelConfig, constrain: Constrain = unconstrained, attend: Attend | None = None
-) -> Decoder:
+def outline(config: ModelConfig, means: Means = ON_ONE) -> Decoder:
     """A decoder without values: shapes, dtypes and logical axes, made without any computation."""
-    return nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), constrain, attend))
+    return nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0), means))
 
 
 def shapes(model: Decoder) -> Params:

@@ -6,6 +6,7 @@
 # GCS     1 adds what runs in gs:// buckets need (EXTRA=tpu and `dev` have it anyway)
 # FILTERS  1 adds what some of config.data.filters need (`dev` has it anyway)
 # HF      1 adds Hugging Face's datasets (`dev` has it anyway)
+# QUANTIZATION  1 adds what model.quantization needs (`dev` has it anyway)
 # TOKENIZERS  1 adds what SentencePiece's and tiktoken's files need (`dev` has it anyway)
 # EXTRA   cpu, cuda12, cuda13 or tpu; when not given, what .venv has already, else cpu
 # PYTHON  the interpreter; when not given, the first of python3, python3.13, python3.12, python3.11 that is new enough
@@ -104,6 +105,7 @@ add=
 [ -z "${GCS:-}" ] && ! has gcs || add="gcs"
 [ -z "${FILTERS:-}" ] && ! has filters || add="$add filters"
 [ -z "${HF:-}" ] && ! has hf || add="$add hf"
+[ -z "${QUANTIZATION:-}" ] && ! has quantization || add="$add quantization"
 [ -z "${TOKENIZERS:-}" ] && ! has tokenizers || add="$add tokenizers"
 [ "${1:-}" != dev ] && ! has dev || add="$add dev"
 

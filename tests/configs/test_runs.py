@@ -10,10 +10,9 @@ from ml_collections import ConfigDict
 
 from configs import door, flags
 from model import parameters
-from sharding.attention import attention
 from sharding.config import AXES
+from sharding.means import means
 from sharding.mesh import make_mesh
-from sharding.placement import constrainer
 from sharding.table import sharding, validate
 from tests.training.sharded import batch as some_batch
 from training.config import RunConfig
@@ -77,7 +76,7 @@ def test_its_step_is_traced_on_eight_devices(name):
         assert DEVICES[name] == (1,)
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
-    outline = parameters.outline(run.model, constrainer(mesh), attention(mesh, run.model))
+    outline = parameters.outline(run.model, means(mesh, run.model))
     tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
     schedule = learning_rate(run.optimizer, run.train.steps)
     state = abstract_state(tx, outline, mesh)

@@ -14,6 +14,7 @@ from data.windows import Windows
 from evaluation.perplexity import evaluate, make_scorer
 from model import parameters
 from model.config import ModelConfig
+from model.layers import Means
 from sharding.placement import constrainer
 from tests.data.shards import Texts
 from tests.training.sharded import mesh_of
@@ -41,7 +42,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 def measure(split: TokenStore, sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
     mesh = mesh_of(*sizes)
-    outline = parameters.outline(MODEL, constrainer(mesh))
+    outline = parameters.outline(MODEL, Means(constrainer(mesh)))
     where = shardings_of(abstract_params(outline, mesh))
     params = jax.jit(lambda: parameters.initialize(MODEL, 0), out_shardings=where)()
     seen: list[tuple[int, int]] = []

@@ -38,7 +38,7 @@ class Setup:
         return installed
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        ours = ("EXTRA", "FILTERS", "GCS", "HF", "PYTHON", "TOKENIZERS")
+        ours = ("EXTRA", "FILTERS", "GCS", "HF", "PYTHON", "QUANTIZATION", "TOKENIZERS")
         inherited = {k: v for k, v in os.environ.items() if k not in ours}
         return subprocess.run(
             ["sh", "requirements/setup.sh", *arguments],

@@ -10,6 +10,7 @@ from flax import nnx
 
 from model import parameters
 from model.generation import Generator, Sampling, sample
+from model.layers import Means
 from sharding.config import decoding_mesh
 from sharding.mesh import make_mesh
 from sharding.placement import constrainer
@@ -61,7 +62,7 @@ def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
     sizes = config.num_heads, config.mlp_dim, config.padded_vocab_size
     mesh = make_mesh(decoding_mesh(devices, *sizes), jax.devices()[:devices])
     assert (mesh.shape["tensor"], mesh.shape["fsdp"]) == (math.gcd(devices, 4), 1)
-    outline = parameters.outline(config, constrainer(mesh))
+    outline = parameters.outline(config, Means(constrainer(mesh)))
     values = nnx.to_pure_dict(nnx.state(lively(config), nnx.Param))
     params = jax.device_put(values, shardings_of(abstract_params(outline, mesh)))
     how = Sampling(temperature=1.5, top_p=0.95)

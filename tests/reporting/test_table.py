@@ -13,6 +13,7 @@ from cluster.watch import Watch
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import make_scorer
 from model import parameters
+from model.layers import Means
 from reporting.metrics import MetricsFiles, read_metrics
 from reporting.progress import Progress
 from reporting.recorder import Recorder, Work
@@ -52,7 +53,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         state, metrics = run.step(state, placed(mesh, count))
         recorder.add(count, metrics, 0.0, False)
     recorder.drain()
-    outline = parameters.outline(MODEL, constrainer(mesh))
+    outline = parameters.outline(MODEL, Means(constrainer(mesh)))
     score = make_scorer(outline, mesh, shardings_of(run.abstract.params))
     watch = Watch(OneProcess(), leave=lambda code: None)
     split: Any = Split()

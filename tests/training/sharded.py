@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from model import parameters
 from model.config import ModelConfig
-from sharding.attention import attention
 from sharding.config import MeshConfig
+from sharding.means import means
 from sharding.mesh import make_mesh
-from sharding.placement import constrainer, place_rows
+from sharding.placement import place_rows
 from training.config import OptimizerConfig, TrainConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
@@ -55,7 +55,7 @@ def begin(
     optimizer: OptimizerConfig = OPTIMIZER,
 ) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
-    outline = parameters.outline(model, constrainer(mesh), attention(mesh, model))
+    outline = parameters.outline(model, means(mesh, model))
     tx = make_optimizer(optimizer, train.steps, outline, mesh)
     schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)

@@ -12,7 +12,7 @@ from evaluation.perplexity import make_scorer
 from model import parameters
 from model.config import ModelConfig
 from model.generation import Generator, Sampling
-from sharding.attention import attention
+from sharding.means import means
 from tests.model.conftest import small_config
 from tests.training.sharded import LENGTH, OPTIMIZER, ROWS, mesh_of, placed
 from training.config import TrainConfig
@@ -42,7 +42,7 @@ def products(value: Any) -> Iterator[Any]:
 def training(model: ModelConfig) -> Any:
     train = TrainConfig(steps=2, batch_size=ROWS, accumulation=2, z_loss=1e-3)
     mesh = mesh_of()
-    outline = parameters.outline(model, attend=attention(mesh, model))
+    outline = parameters.outline(model, means(mesh, model))
     tx, schedule = make_optimizer(OPTIMIZER, 2, outline, mesh), learning_rate(OPTIMIZER, 2)
     abstract = abstract_state(tx, outline, mesh)
     step = make_step(outline, tx, schedule, train, mesh, abstract)
