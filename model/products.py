@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from errors import UserError
 from model.layers import Multiply
-
-INSTALL = "make setup QUANTIZATION=1"  # brings Qwix
 
 
 def flat(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -29,9 +28,18 @@ def quantized(kind: str) -> Multiply:
     Every row that is summed over has a scale of its own, the largest of its absolute values. What
     comes in from above is quantized too: in int8, or in the fp8 of the wider range (e5m2, where
     activations and weights are in e4m3; Micikevicius et al. 2022).
+
+    Raises:
+      UserError: Qwix is not installed.
     """
-    # Its public way is to patch jax.numpy while a model is called; this is the function behind it.
-    from qwix._src.core import dot_general_qt as qwix
+    try:
+        # Its public way patches jax.numpy while a model is called; this is the function behind it.
+        from qwix._src.core import dot_general_qt as qwix
+    except ImportError as error:
+        raise UserError(
+            f"config.model.quantization={kind!r} needs the package qwix: "
+            "`make setup QUANTIZATION=1`"
+        ) from error
 
     forward, backward = {
         "int8": (jnp.int8, jnp.int8),
