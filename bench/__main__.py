@@ -18,7 +18,7 @@ from pathlib import Path
 _RESULTS = Path(__file__).parent / "results"
 _HARDWARE = {"cpu": ("data", "step", "memory"), "gpu": ("step",), "tpu_aot": ("tpu", "memory")}
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
-_NAMES = ("data", "step", "tpu", "memory", "report")
+_NAMES = ("data", "step", "curves", "tpu", "memory", "report")
 _OWN = {"step": "--torch_python=", "tpu": "--python="}
 """The flag of the command that a measurement takes."""
 
