@@ -34,10 +34,10 @@ class Curve(NamedTuple):
 _ADAMW = {"optimizer.name": "adamw"}
 _IN_BF16 = {**_ADAMW, "model.dtype": "bfloat16"}
 CURVES = {
-    "AdamW, float32": Curve(_ADAMW, (1e-3, 2e-3, 4e-3, 8e-3)),
-    "AdamW, bfloat16": Curve(_IN_BF16, (2e-3, 4e-3)),
-    "AdamW, bfloat16, int8": Curve({**_IN_BF16, "model.quantization": "int8"}, (2e-3, 4e-3)),
-    "AdamW, bfloat16, fp8": Curve({**_IN_BF16, "model.quantization": "fp8"}, (2e-3, 4e-3)),
+    "AdamW, float32": Curve(_ADAMW, (5e-4, 1e-3, 2e-3, 4e-3)),
+    "AdamW, bfloat16": Curve(_IN_BF16, (5e-4, 1e-3)),
+    "AdamW, bfloat16, int8": Curve({**_IN_BF16, "model.quantization": "int8"}, (5e-4, 1e-3)),
+    "AdamW, bfloat16, fp8": Curve({**_IN_BF16, "model.quantization": "fp8"}, (5e-4, 1e-3)),
     "Muon, float32": Curve({"optimizer.name": "muon"}, (2e-3, 4e-3, 8e-3)),
 }
 

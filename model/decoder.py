@@ -118,8 +118,10 @@ class Decoder(nnx.Module):
             return block(x_BTD, segments_BT, angles, past, start)
 
         if config.remat != "none":
-            # Under scan, common subexpressions are not merged across the recomputation anyway.
-            layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=False)
+            # Two loops share no common subexpressions; where all layers are unrolled there is no
+            # loop, and what is recomputed would be merged with what it was computed from.
+            unrolled = config.scan_unroll == config.num_layers
+            layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=unrolled)
         with matmul_precision(config):
             x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
         if cache is not None:

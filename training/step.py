@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from model import parameters
 from model.decoder import Decoder
+from sharding.compiler import options
 from sharding.table import sharding
 from training.config import TrainConfig
 from training.loss import Sums, batch_sums, means
@@ -106,4 +107,5 @@ def make_step(
         in_shardings=(where, sharding(mesh, ("batch",))),
         out_shardings=(where, alone),
         donate_argnums=0,
+        compiler_options=options(mesh),
     )

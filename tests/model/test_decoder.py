@@ -71,6 +71,22 @@ def test_scan_unroll_changes_no_gradient():
     _same_gradients(small_config(scan_unroll=3))
 
 
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_remat_computes_again(unroll):
+    """As compiled: the products of the forward pass are there a second time, loop or none."""
+
+    def products(remat):
+        config = small_config(remat=remat, scan_unroll=unroll)
+        outline = parameters.outline(config)
+        loss = jax.grad(lambda p: (parameters.bind(outline, p)(*row(16)) ** 2).sum())
+        text = jax.jit(loss).lower(parameters.shapes(outline)).compile().as_text()
+        return text.count(" dot(")
+
+    # All but the last of a block: its result is in nothing that is differentiated.
+    forward = 4 + 2 + 3 - 1
+    assert products("full") - products("none") >= unroll * (forward - 1)
+
+
 def _same_gradients(config):
     inputs = row(11, 13)
     params = jax.jit(lambda: parameters.initialize(small_config(), 0))()

@@ -1,0 +1,37 @@
+"""Options of the compiler: this version of XLA has them, and XLA_FLAGS goes before them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sharding import compiler
+
+
+def mesh(platform: str) -> Any:
+    return SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+
+
+def compile_with(options: dict[str, bool]) -> None:
+    """XLA knows the options of all platforms on each of them."""
+    jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.ones(2)).compile()
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu", "cpu"])
+def test_xla_has_them(platform: str) -> None:
+    compile_with(compiler.options(mesh(platform)))
+
+
+def test_xla_refuses_others() -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_gpu_enable_nothing"):
+        compile_with({"xla_gpu_enable_nothing": True})
+
+
+def test_what_the_user_says_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "xla_gpu_enable_pipelined_all_gather"
+    assert compiler.options(mesh("gpu"))[name]
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/x --{name}=false")
+    assert name not in compiler.options(mesh("gpu"))
