@@ -105,6 +105,7 @@ def main(job: commands.Job) -> None:
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     mesh = lay_out(config, first=job.others.index == 0)
+    computing = means(mesh, config.model)  # now: what is not installed is said at once
     lock = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)
@@ -117,7 +118,7 @@ def main(job: commands.Job) -> None:
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         stream = stream_of(config.data, config.train.batch_size, data)
-        outline = parameters.outline(config.model, means(mesh, config.model))
+        outline = parameters.outline(config.model, computing)
         with workdir.reached():
             train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
     finally:

@@ -128,7 +128,7 @@ def _made(name: str) -> str:
     lines = [
         *TABLES[name](result),
         "",
-        f"`{result['command']}`, {told['devices']}, {versions}, commit {told['commit']} "
+        f"`{result['command']}`, {told['machine']}, {versions}, commit {told['commit']} "
         f"([the whole result](../bench/results/{path.name})).",
     ]
     return "\n".join(lines) + "\n"

@@ -17,7 +17,6 @@ from absl import app, flags
 
 from bench import results
 from model.config import ModelConfig
-from reporting.environment import describe
 
 PYTHON = flags.DEFINE_string("python", sys.executable, "A Python interpreter with maxtext[tpu].")
 NAMES = flags.DEFINE_list("shapes", [], "Which of the shapes; all of them by default.")
@@ -103,9 +102,8 @@ def main(argv: list[str]) -> None:
         of = {key: ours[key] / theirs[key] for key in ("temporaries", "cycles")}
         told = ", ".join(f"{key} {ratio:.3f}" for key, ratio in of.items())
         print(f"{shape} podium / maxtext: {told}")
-    environment = describe() | {"python": found[0]["python"], "jax": found[0]["jax"]}
-    versions = ("libtpu", "maxtext")
-    results.write({"sides": found}, environment | {v: found[0][v] for v in versions})
+    environments = [one.pop("environment") for one in found]
+    results.write({"sides": found}, environments[0])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Run by bench/tpu.py, in an environment with JAX for TPUs; nothing is executed on
 import functools
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from jax.experimental import topologies
 
 from bench import hlo
 from bench.tpu import SHAPES, Shape
+from reporting.environment import describe
 from training.config import OptimizerConfig, OptimizerName, TrainConfig
 
 
@@ -110,10 +110,7 @@ def main() -> None:
         "temporaries": memory.temp_size_in_bytes,
         "aliased": memory.alias_size_in_bytes,
         "compile_s": round(seconds, 1),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "libtpu": metadata.version("libtpu"),
-        "maxtext": metadata.version("maxtext"),
+        "environment": describe() | {"maxtext": metadata.version("maxtext")},
         **summary._asdict(),
     }
     result["kernels"] = {key: kernel._asdict() for key, kernel in summary.kernels.items()}
