@@ -47,8 +47,15 @@ def _step(result: Result) -> Iterator[str]:
     yield ""
     yield (
         f"The matrix product ({matmul['size']} x {matmul['size']}, {matmul['dtype']}) ran at "
-        f"{matmul['flops_per_s'] / 1e12:.3g} TFLOP/s in the same run. FLOPs {result['flops']}."
+        f"{matmul['flops_per_s'] / 1e12:.3g} TFLOP/s in XLA in the same run{_of_torch(result)}. "
+        f"FLOPs {result['flops']}."
     )
+
+
+def _of_torch(result: Result) -> str:
+    sides = [s for shape in result["shapes"].values() for s in shape["sides"].values()]
+    rates = [side["matmul_flops_per_s"] for side in sides if "matmul_flops_per_s" in side]
+    return f", at {max(rates) / 1e12:.3g} in PyTorch" if rates else ""
 
 
 def _tpu(result: Result) -> Iterator[str]:

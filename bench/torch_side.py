@@ -89,6 +89,17 @@ class Decoder(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), y.reshape(-1))
 
 
+def matmul_flops(size: int, dtype: str, device: str) -> float:
+    """FLOP/s of a large matrix product, best of ten: what PyTorch's own library does here."""
+    a = torch.ones((size, size), dtype=getattr(torch, dtype), device=device)
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
 def main() -> None:
     hardware, name, mode = sys.argv[1:]
     shape, gpu = SHAPES[hardware][name], torch.cuda.is_available()
@@ -104,7 +115,12 @@ def main() -> None:
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, fused=True)
     forward = torch.compile(model) if mode == "compiled" else model
     parameters = sum(p.numel() for p in model.parameters())
-    print(json.dumps({"torch": torch.__version__, "parameters": parameters}), flush=True)
+    about = {
+        "torch": torch.__version__,
+        "parameters": parameters,
+        "matmul_flops_per_s": matmul_flops(8192 if gpu else 2048, shape.dtype, device),
+    }
+    print(json.dumps(about), flush=True)
     for _ in sys.stdin:
         tokens = torch.randint(32, 127, (shape.rows, shape.length + 1), device=device)
         began = time.perf_counter()

@@ -30,9 +30,18 @@ def describe() -> dict[str, str]:
     return {
         "devices": f"{len(devices)} x {found.pop('the kind of device')}",
         "processes": str(jax.process_count()),
-        "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
+        "machine": f"{platform.machine()}{_processor()}, {platform.system()} {platform.release()}",
         "commit": commit(),
     } | found
+
+
+def _processor() -> str:
+    """ " (its name)", where Linux says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((f" ({ln.partition(': ')[2]})" for ln in lines if ln.startswith("model name")), "")
 
 
 def versions() -> dict[str, str]:

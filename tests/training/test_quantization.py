@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from model.config import Quantization
 from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
@@ -15,7 +16,7 @@ TYPES = {"int8": {"int8"}, "fp8": {"float8_e4m3fn", "float8_e5m2"}}
 
 
 @functools.cache
-def losses(kind: str, sizes: tuple[int, int, int]) -> np.ndarray:
+def losses(kind: Quantization, sizes: tuple[int, int, int]) -> np.ndarray:
     run = begin(mesh_of(*sizes), dataclasses.replace(MODEL, quantization=kind))
     state, found = run.state, []
     for index in range(STEPS):
@@ -25,20 +26,20 @@ def losses(kind: str, sizes: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_as_float32_does(kind: str) -> None:
+def test_it_learns_as_float32_does(kind: Quantization) -> None:
     exact, found = losses("none", (1, 1, 1)), losses(kind, (1, 1, 1))
     assert exact[-1] < exact[0] - 0.5  # there is something to learn
     assert 0 < np.abs(found - exact).max() < 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mesh_computes_what_one_device_does(kind: str) -> None:
+def test_a_mesh_computes_what_one_device_does(kind: Quantization) -> None:
     # What is rounded apart by float32's last digit is a step of 1 / 127 apart.
     np.testing.assert_allclose(losses(kind, (2, 2, 2)), losses(kind, (1, 1, 1)), rtol=5e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_product_of_the_blocks_is_quantized(kind: str) -> None:
+def test_every_product_of_the_blocks_is_quantized(kind: Quantization) -> None:
     """Forward, and both of the backward pass: seven weights."""
     run = begin(mesh_of(), dataclasses.replace(MODEL, quantization=kind))
     found = list(factors(jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0))))
