@@ -98,6 +98,25 @@ def _memory(result: Result) -> Iterator[str]:
     yield f"One {result['device']}; attention: {result['attention']}."
 
 
+def _curves(result: Result) -> Iterator[str]:
+    rows, steps = [], []
+    for name, by_rate in result["curves"].items():
+        best = min(by_rate, key=lambda rate: list(by_rate[rate].values())[-1])
+        for rate, points in by_rate.items():
+            steps = [f"step {step}" for step in points]
+            bits = [f"{value:.3f}" for value in points.values()]
+            if rate == best:
+                bits[-1] = f"**{bits[-1]}**"
+            rows.append(f"| {name} | {rate} | {' | '.join(bits)} |")
+    yield from _table(f"| | learning rate | {' | '.join(steps)} |", rows)
+    yield ""
+    yield (
+        "Held-out bits a byte: on 20,000 tokens while a run goes, on the whole split at its end "
+        "(bold: the best rate of each). One of the runs: "
+        f"`{' '.join(result['example'])}`."
+    )
+
+
 def _data(result: Result) -> Iterator[str]:
     preparing = result["preparing"]
     of = sorted(a / b for a, b in zip(preparing["s"], preparing["tokenizer_s"], strict=True))
@@ -122,6 +141,7 @@ TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "memory_tpu_aot": _memory,
     "memory_cpu": _memory,
     "data_cpu": _data,
+    "curves_cpu": _curves,
 }
 
 

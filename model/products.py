@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from errors import UserError
 from model.layers import Multiply
 
 
@@ -30,16 +29,10 @@ def quantized(kind: str) -> Multiply:
     activations and weights are in e4m3; Micikevicius et al. 2022).
 
     Raises:
-      UserError: Qwix is not installed.
+      ImportError: Qwix is not installed.
     """
-    try:
-        # Its public way patches jax.numpy while a model is called; this is the function behind it.
-        from qwix._src.core import dot_general_qt as qwix
-    except ImportError as error:
-        raise UserError(
-            f"config.model.quantization={kind!r} needs the package qwix: "
-            "`make setup QUANTIZATION=1`"
-        ) from error
+    # Its public way patches jax.numpy while a model is called; this is the function behind it.
+    from qwix._src.core import dot_general_qt as qwix
 
     forward, backward = {
         "int8": (jnp.int8, jnp.int8),

@@ -2,6 +2,7 @@
 
 from jax.sharding import Mesh
 
+from errors import UserError
 from model import products
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
@@ -10,11 +11,21 @@ from sharding.placement import constrainer
 
 
 def means(mesh: Mesh, config: ModelConfig) -> Means:
-    """Those of a decoder on the devices of a mesh, whether they are here or not."""
+    """Those of a decoder on the devices of a mesh, whether they are here or not.
+
+    Raises:
+      UserError: a package that the config needs is not installed.
+    """
     return Means(constrainer(mesh), attention(mesh, config), _multiply(mesh, config))
 
 
 def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:
     if config.quantization != "none":
-        return products.quantized(config.quantization)
+        try:
+            return products.quantized(config.quantization)
+        except ImportError as error:
+            raise UserError(
+                f"config.model.quantization={config.quantization!r} needs the package qwix: "
+                "`make setup QUANTIZATION=1`"
+            ) from error
     return products.flat if mesh.devices.flat[0].platform == "cpu" else einsum

@@ -1,6 +1,5 @@
 """Products with weights: as two matrices, and quantized, against einsum and formulas."""
 
-import builtins
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from errors import UserError
 from model import products
 
 EQUATIONS = ("BTD,DNH->BTNH", "BTNH,NHD->BTD", "BTX,XY->BTY")
@@ -80,20 +78,3 @@ def test_what_is_lost_is_little(kind: str, most: float, dtype: str) -> None:
         exact = jax.grad(lambda x, w: total(jnp.einsum, x, w), (0, 1))(x, w)
         for a, b in zip(found, exact, strict=True):
             assert np.linalg.norm(a - b) < 8 * most * np.linalg.norm(b)
-
-
-def test_without_qwix(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: Any) -> Any:
-        if name.startswith("qwix"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(
-        UserError,
-        match=r"^config\.model\.quantization='int8' needs the package qwix: "
-        r"`make setup QUANTIZATION=1`\Z",
-    ):
-        products.quantized("int8")
