@@ -1,8 +1,15 @@
 """Attention by JAX's Pallas kernel for GPUs (Triton), with memory linear in length."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.gpu import attention as flash
+
+with warnings.catch_warnings():
+    # JAX 0.12 names Tokamax as the successor, whose public function has masks of [T, S] alone: with
+    # those, keeping documents apart is quadratic in length.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from jax.experimental.pallas.ops.gpu import attention as flash
 
 _BLOCK = 128  # of which lengths become multiples
 

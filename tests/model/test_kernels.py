@@ -97,6 +97,42 @@ def test_splash(
     compare(work, *given, sinks, window=window, softcap=softcap)
 
 
+@pytest.mark.parametrize(
+    ("length", "size", "window", "softcap", "with_sinks"),
+    [
+        (1024, 64, 0, 0.0, False),
+        (300, 128, 0, 0.0, True),
+        (1024, 256, 100, 3.0, False),
+        (128, 8, 0, 0.0, False),  # configs/tiny.py
+        (512, 80, 0, 0.0, False),
+    ],
+)
+def test_splash_compiles_for_tpus(
+    length: int, size: int, window: int, softcap: float, with_sinks: bool, monkeypatch: Any
+) -> None:
+    """Forward and backward, by the compiler of TPUs, which needs none."""
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    one = jax.sharding.SingleDeviceSharding(devices[0])
+
+    def like(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=one)
+
+    def total(q: Any, k: Any, v: Any, segments: Any, sinks: Any) -> Any:
+        more = {"sinks_N": sinks} if with_sinks else {}
+        out = splash.attend(q, k, v, segments, window=window, softcap=softcap, **more)
+        return jnp.sum(out.astype(jnp.float32))
+
+    q, k = like(2, length, 4, size), like(2, length, 2, size)
+    ids, sinks = like(2, length, dtype=jnp.int32), like(4, dtype=jnp.float32)
+    step = jax.jit(jax.grad(total, argnums=(0, 1, 2)), out_shardings=one)
+    text = str(step.lower(q, k, k, ids, sinks).compile().as_text())
+    assert text.count('custom_call_target="tpu_custom_call"') >= 3
+
+
 @pytest.mark.parametrize(("length", "kv_heads", "size"), [(128, 2, 64), (300, 1, 64), (160, 2, 80)])
 def test_triton(length: int, kv_heads: int, size: int) -> None:
     given = arrays(3, length, 2, kv_heads, size, 0.01)
@@ -105,6 +141,8 @@ def test_triton(length: int, kv_heads: int, size: int) -> None:
 
 def test_triton_is_lowered_for_gpus() -> None:
     """Forward and backward, at the shape of GPT-2 and of Llama 3 8B; no GPU is needed for it."""
+    h100 = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
+    one = jax.sharding.AbstractMesh((1,), ("x",), abstract_device=h100)
     for heads, kv_heads, size in ((12, 12, 64), (32, 8, 128)):
         q, k = (jax.ShapeDtypeStruct((1, 1024, n, size), jnp.bfloat16) for n in (heads, kv_heads))
         segments = jax.ShapeDtypeStruct((1, 1024), jnp.int32)
@@ -112,13 +150,10 @@ def test_triton_is_lowered_for_gpus() -> None:
         def total(q: Any, k: Any, v: Any, segments: Any) -> Any:
             return jnp.sum(triton.attend(q, k, v, segments).astype(jnp.float32))
 
-        exported = jax.export.export(
-            jax.jit(jax.grad(total, argnums=(0, 1, 2))),
-            platforms=["cuda"],
-            # Programs with kernels are no files to keep for years, which is what is checked.
-            disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
-        )(q, k, k, segments)
-        text = str(exported.mlir_module())
+        step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+        with jax.sharding.use_abstract_mesh(one):
+            lowered = step.trace(q, k, k, segments).lower(lowering_platforms=("cuda",))
+        text = lowered.as_text()
         assert all(f'name = "{kernel}"' in text for kernel in ("mha_forward", "mha_backward"))
 
 
