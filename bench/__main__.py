@@ -25,8 +25,10 @@ _OWN = {"step": "--torch_python=", "tpu": "--python="}
 
 def main(arguments: Sequence[str]) -> int:
     """Runs each in a process of its own; the exit code is that of the first that fails."""
-    given = list(arguments)
-    first = given.pop(0) if given else ""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    first, *given = arguments
     if first in _NAMES:
         return _run(sys.executable, first, given)
     if first not in _HARDWARE:
