@@ -6,7 +6,7 @@
     python -m bench report                         # docs/performance.md, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-tables. One measurement alone, with its flags: `python -m bench data|step|tpu|memory --help`.
+tables. One measurement alone, with its flags: `python -m bench data|step|curves|tpu|memory --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -19,33 +19,39 @@ _RESULTS = Path(__file__).parent / "results"
 _HARDWARE = {"cpu": ("data", "step", "memory"), "gpu": ("step",), "tpu_aot": ("tpu", "memory")}
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
 _NAMES = ("data", "step", "curves", "tpu", "memory", "report")
-_OWN = {"step": "--torch_python=", "tpu": "--python="}
-"""The flag of the command that a measurement takes."""
+_FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
+"""The flag that names the interpreter where the peer is."""
+_OWN = {
+    "step": ("--torch_python=", "--hardware="),
+    "tpu": ("--python=",),
+    "memory": ("--hardware=",),
+}
+"""What a measurement takes of the flags."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs each in a process of its own; the exit code is that of the first that fails."""
-    if not arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(__doc__)
+        return 0 if arguments else 2
     first, *given = arguments
     if first in _NAMES:
         return _run(sys.executable, first, given)
     if first not in _HARDWARE:
         print(f"error: {first!r}: give {', '.join([*_HARDWARE, *_NAMES])} first", file=sys.stderr)
         return 2
-    unknown = [a for a in given if not a.startswith(tuple(_OWN.values()))]
-    if unknown:
-        print(f"error: {unknown[0]}: give --torch_python= or --python= only", file=sys.stderr)
+    if unknown := [a for a in given if not a.startswith(_FLAG[first])]:
+        print(f"error: {unknown[0]}: {first} takes {_FLAG[first]}PYTHON alone", file=sys.stderr)
         return 2
-    # Memory is asked of the compiler for TPUs, which is where the peer is.
-    there = next((a.partition("=")[2] for a in given if a.startswith("--python=")), sys.executable)
+    # The compiler for TPUs is where the peer is, and is asked there about memory.
+    peer = given[-1].partition("=")[2] if given else sys.executable
     for name in _HARDWARE[first]:
-        own = [a for a in given if a.startswith(_OWN.get(name, "--none"))]
+        hardware = "here" if (first, name) == ("cpu", "memory") else first
+        every = [*given, f"--hardware={hardware}"]
+        own = [a for a in every if a.startswith(_OWN.get(name, ("--none",)))]
         own.append(f"--out={_RESULTS / f'{name}_{first}.json'}")
-        on_tpu = first == "tpu_aot" and name == "memory"
-        code = _run(there if on_tpu else sys.executable, name, own)
-        if code:
+        on_tpu = (first, name) == ("tpu_aot", "memory")
+        if code := _run(peer if on_tpu else sys.executable, name, own):
             return code
     return 0
 

@@ -1,6 +1,6 @@
 """Loss over the same tokens: AdamW and Muon, float32, bfloat16, int8 and fp8, each at some rates.
 
-    python -m bench curves --workdir=runs/curves
+    python -m bench curves --out=bench/results/curves_cpu.json
 
 The model and the data are those of configs/python_stdlib.py, for fewer steps, held out from its
 train split, so that rates chosen here have not seen what the default run is judged by. Runs that
@@ -10,6 +10,7 @@ are finished are kept: the same command goes on after an interruption.
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,14 +32,15 @@ class Curve(NamedTuple):
     rates: tuple[float, ...]
 
 
+_RATES = (5e-4, 1e-3, 2e-3)
 _ADAMW = {"optimizer.name": "adamw"}
 _IN_BF16 = {**_ADAMW, "model.dtype": "bfloat16"}
 CURVES = {
-    "AdamW, float32": Curve(_ADAMW, (5e-4, 1e-3, 2e-3, 4e-3)),
-    "AdamW, bfloat16": Curve(_IN_BF16, (5e-4, 1e-3)),
-    "AdamW, bfloat16, int8": Curve({**_IN_BF16, "model.quantization": "int8"}, (5e-4, 1e-3)),
-    "AdamW, bfloat16, fp8": Curve({**_IN_BF16, "model.quantization": "fp8"}, (5e-4, 1e-3)),
-    "Muon, float32": Curve({"optimizer.name": "muon"}, (2e-3, 4e-3, 8e-3)),
+    "adamw-float32": Curve(_ADAMW, (*_RATES, 4e-3)),
+    "adamw-bfloat16": Curve(_IN_BF16, _RATES),
+    "adamw-bfloat16-int8": Curve({**_IN_BF16, "model.quantization": "int8"}, _RATES),
+    "adamw-bfloat16-fp8": Curve({**_IN_BF16, "model.quantization": "fp8"}, _RATES),
+    "muon-float32": Curve({"optimizer.name": "muon"}, (2e-3, 4e-3, 8e-3)),
 }
 
 
@@ -65,7 +67,7 @@ def arguments(name: str, rate: float, workdir: Path) -> list[str]:
 
 def curve(name: str, rate: float) -> dict[int, float]:
     """Step -> held-out bits a byte, of a run that is begun or gone on with."""
-    folder = f"{name}-{rate:g}".replace(", ", "-").lower()
+    folder = f"{name}-{rate:g}"
     workdir = Path(WORKDIR.value).absolute() / folder
     command = [sys.executable, *arguments(name, rate, workdir)]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
@@ -82,16 +84,20 @@ def curve(name: str, rate: float) -> dict[int, float]:
 def main(argv: list[str]) -> None:
     del argv
     if unknown := sorted(set(NAMES.value) - set(CURVES)):
-        sys.exit(f"error: --curves={unknown[0]}: there are {'; '.join(CURVES)}")
+        sys.exit(f"error: --curves={unknown[0]}: there are {', '.join(CURVES)}")
+    wanted = NAMES.value or list(CURVES)
+    quantized = any("model.quantization" in CURVES[name].settings for name in wanted)
+    if quantized and not find_spec("qwix"):
+        sys.exit("error: int8 and fp8 need Qwix: `make setup QUANTIZATION=1`, or give --curves")
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for name in NAMES.value or list(CURVES):
+    for name in wanted:
         found[name] = {}
         for rate in CURVES[name].rates:
             points = curve(name, rate)
             found[name][f"{rate:g}"] = points
             told = "  ".join(f"{step}: {bits:.3f}" for step, bits in points.items())
             print(f"{name}, {rate:g}: {told}", flush=True)
-    example = arguments("AdamW, float32", 2e-3, Path("RUN"))
+    example = arguments("adamw-float32", 1e-3, Path("RUN"))
     results.write({"steps": STEPS.value, "example": ["python", *example], "curves": found})
 
 

@@ -2,8 +2,8 @@
 
     python -m bench memory
 
-Nothing is run: the programs are compiled for one TPU where libtpu is installed, else for what is
-here, and the compiler says what it allocates beside arguments and results.
+Nothing is run: the programs are compiled for what is here, or with --hardware=tpu_aot and libtpu
+for one TPU, and the compiler says what it allocates beside arguments and results.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app
+from absl import app, flags
 from jax.experimental import topologies
 
 from bench import results
@@ -23,6 +23,7 @@ from sharding.mesh import make_mesh
 from sharding.table import sharding
 from training import head
 
+HARDWARE = flags.DEFINE_enum("hardware", "here", ["here", "tpu_aot"], "What to compile for.")
 LENGTHS = (8192, 16384, 32768, 65536)
 CONFIG = ModelConfig(
     vocab_size=32768,
@@ -38,12 +39,14 @@ CONFIG = ModelConfig(
 
 
 def _mesh() -> Any:
-    try:
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-        return make_mesh(MeshConfig(), topology.devices[:1])
-    except Exception:
+    if HARDWARE.value == "here":
         return make_mesh(MeshConfig(), jax.devices()[:1])
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    except Exception as error:
+        sys.exit(f"error: --hardware=tpu_aot needs libtpu: {str(error).splitlines()[0]}")
+    return make_mesh(MeshConfig(), topology.devices[:1])
 
 
 def temporaries(function: Any, mesh: Any, *like: Any) -> int:

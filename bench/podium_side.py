@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bench.shape import BETAS, CLIP, DECAY, LEARNING_RATE, SHAPES
@@ -50,9 +51,23 @@ class _Text:
             yield Document("random", self._text), self.size
 
 
+def matmul_flops(size: int, dtype: str) -> float:
+    """FLOP/s of a large matrix product on the first device, best of ten."""
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    seconds = []
+    for _ in range(10):
+        began = time.perf_counter()
+        product(a).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
 def main() -> None:
     hardware, name = sys.argv[1:]
     shape = SHAPES[hardware][name]
+    rate = matmul_flops(shape.matmul_size(), shape.dtype)
     config = shape.config()
     optimizer = OptimizerConfig(
         learning_rate=LEARNING_RATE,
@@ -81,7 +96,11 @@ def main() -> None:
         stage = Stage(0, shape.length, shape.rows, Mixture([1.0]))
         feed = Feed(mesh, Stream([corpus], [stage], 0, {}), 0, _STEPS)
         attended = kernel(mesh, config).name
-        about = {"parameters": config.num_params(), "attention": attended}
+        about = {
+            "parameters": config.num_params(),
+            "attention": attended,
+            "matmul_flops_per_s": rate,
+        }
         print(json.dumps(about), flush=True)
         for _ in sys.stdin:
             began = time.perf_counter()

@@ -43,19 +43,22 @@ def _step(result: Result) -> Iterator[str]:
         "| model, tokens a step | | a step | tokens/s | of the matrix product | Podium's ratio |",
         rows,
     )
-    matmul = result["matmul"]
     yield ""
+    told = [
+        f"{who} {max(rates) / 1e12:.3g}"
+        for who, side in (("Podium's XLA", "podium"), ("PyTorch", "torch"))
+        if (rates := _rates(result, side))
+    ]
+    size = next(iter(result["shapes"].values()))["matmul_size"]
     yield (
-        f"The matrix product ({matmul['size']} x {matmul['size']}, {matmul['dtype']}) ran at "
-        f"{matmul['flops_per_s'] / 1e12:.3g} TFLOP/s in XLA in the same run{_of_torch(result)}. "
-        f"FLOPs {result['flops']}."
+        f"The matrix product is of {size} x {size}, in the same run, by XLA; TFLOP/s of it: "
+        f"{', '.join(told)}. FLOPs {result['flops']}."
     )
 
 
-def _of_torch(result: Result) -> str:
-    sides = [s for shape in result["shapes"].values() for s in shape["sides"].values()]
-    rates = [side["matmul_flops_per_s"] for side in sides if "matmul_flops_per_s" in side]
-    return f", at {max(rates) / 1e12:.3g} in PyTorch" if rates else ""
+def _rates(result: Result, who: str) -> list[float]:
+    sides = [pair for shape in result["shapes"].values() for pair in shape["sides"].items()]
+    return [one["matmul_flops_per_s"] for side, one in sides if side.startswith(who)]
 
 
 def _tpu(result: Result) -> Iterator[str]:

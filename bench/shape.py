@@ -46,6 +46,10 @@ class Shape(NamedTuple):
             base, norm="layernorm", positions="learned", mlp="gelu", bias=True
         )
 
+    def matmul_size(self) -> int:
+        """Of the square matrices whose product is the limit."""
+        return 8192 if self.dtype == "bfloat16" else 2048
+
     def hash(self) -> str:
         """Names the model's config and its batch."""
         config = dataclasses.asdict(self.config()) | {"rows": self.rows, "length": self.length}

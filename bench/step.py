@@ -9,14 +9,13 @@ measured in the same run.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import app, flags
 
 from bench import results
@@ -60,13 +59,15 @@ class Side:
         self.about = json.loads(self._process.stdout.readline() or "{}")
 
     def step(self) -> dict[str, float]:
+        """What a step took; nothing if the process has ended."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {}
         line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"error: a side of the bench ended with code {self._process.wait()}")
-        found: dict[str, float] = json.loads(line)
+        found: dict[str, float] = json.loads(line or "{}")
         return found
 
     def close(self) -> None:
@@ -74,43 +75,41 @@ class Side:
         self._process.wait()
 
 
-def matmul_flops(size: int, dtype: str) -> float:
-    """FLOP/s of a large matrix product on the first device, best of ten."""
-    a = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda a: a @ a)
-    product(a).block_until_ready()
-    seconds = []
-    for _ in range(10):
-        began = time.perf_counter()
-        product(a).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
-
-
-def measure(hardware: str, name: str, shape: Shape, rate: float) -> dict[str, Any]:
+def measure(hardware: str, name: str, shape: Shape) -> dict[str, Any]:
     """One shape, all sides in turn."""
     modes = ("compiled",) if hardware == "gpu" else ("eager", "compiled")
     sides = {"podium": Side(sys.executable, "bench.podium_side", hardware, name)}
+    if not sides["podium"].about:
+        sys.exit("error: Podium's side of the bench did not start: see above")
     for mode in modes:
-        sides[f"torch {mode}"] = Side(TORCH_PYTHON.value, "bench.torch_side", hardware, name, mode)
-    if not all(side.about for side in sides.values()):
+        rival = Side(TORCH_PYTHON.value, "bench.torch_side", hardware, name, mode)
+        if rival.about:
+            sides[f"torch {mode}"] = rival
+    if len(sides) == 1:
         print(_NO_TORCH, file=sys.stderr)
-        sides = {"podium": sides["podium"]}
     records: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for index in range(_WARM_UP + ROUNDS.value):
         for side, process in sides.items():
             record = process.step()
-            if index >= _WARM_UP:
+            if record and index >= _WARM_UP:
                 records[side].append(record)
     for process in sides.values():
         process.close()
+    whole = {side: steps for side, steps in records.items() if len(steps) == ROUNDS.value}
+    for side in sorted(set(records) - set(whole)):
+        print(f"{side} ended before its last step: it is left out", file=sys.stderr)
+    if "podium" not in whole:
+        sys.exit("error: Podium's side of the bench ended before its last step: see above")
+    records = whole
 
     tokens = shape.rows * shape.length
+    rate = sides["podium"].about["matmul_flops_per_s"]
     flops = shape.config().flops_per_token(shape.length) * tokens
     found: dict[str, Any] = {
         "shape": shape._asdict(),
         "config_hash": shape.hash(),
         "flops_a_step": flops,
+        "matmul_size": shape.matmul_size(),
         "sides": {},
     }
     print(f"{name}: {shape.rows} x {shape.length} tokens a step, {shape.dtype}")
@@ -139,19 +138,17 @@ def measure(hardware: str, name: str, shape: Shape, rate: float) -> dict[str, An
 
 def main(argv: list[str]) -> None:
     del argv
-    gpu = jax.default_backend() == "gpu"
-    hardware = HARDWARE.value or ("gpu" if gpu else "cpu")
+    # Of a GPU's memory each process takes what it needs, this one nearly nothing.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    here = jax.default_backend()
+    hardware = HARDWARE.value or ("gpu" if here == "gpu" else "cpu")
+    if hardware in ("cpu", "gpu") and hardware != here:
+        sys.exit(f"error: --hardware={hardware}: JAX runs on {here} here")
     shapes = SHAPES[hardware]
     if unknown := sorted(set(NAMES.value) - set(shapes)):
         sys.exit(f"error: --shapes={unknown[0]}: {hardware} has {', '.join(shapes)}")
-    size, dtype = (8192, "bfloat16") if gpu else (2048, "float32")
-    rate = matmul_flops(size, dtype)
-    print(f"matrix product {size} x {size}, {dtype}: {rate / 1e12:.3g} TFLOP/s")
-    found = {
-        name: measure(hardware, name, shapes[name], rate) for name in NAMES.value or list(shapes)
-    }
-    limit = {"size": size, "dtype": dtype, "flops_per_s": rate}
-    results.write({"hardware": hardware, "matmul": limit, "flops": results.FLOPS, "shapes": found})
+    found = {name: measure(hardware, name, shapes[name]) for name in NAMES.value or list(shapes)}
+    results.write({"hardware": hardware, "flops": results.FLOPS, "shapes": found})
 
 
 if __name__ == "__main__":

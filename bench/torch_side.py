@@ -118,7 +118,7 @@ def main() -> None:
     about = {
         "torch": torch.__version__,
         "parameters": parameters,
-        "matmul_flops_per_s": matmul_flops(8192 if gpu else 2048, shape.dtype, device),
+        "matmul_flops_per_s": matmul_flops(shape.matmul_size(), shape.dtype, device),
     }
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:

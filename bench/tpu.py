@@ -85,6 +85,15 @@ def side(which: str, shape: str) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     del argv
     found: list[dict[str, Any]] = []
+    if unknown := sorted(set(NAMES.value) - set(SHAPES)):
+        sys.exit(f"error: --shapes={unknown[0]}: there are {', '.join(SHAPES)}")
+    peer = [PYTHON.value, "-c", "import libtpu, maxtext"]
+    try:
+        there = subprocess.run(peer, capture_output=True, check=False).returncode == 0
+    except OSError:
+        there = False
+    if not there:
+        sys.exit(f"error: --python={PYTHON.value} has no maxtext[tpu]: see --help")
     for shape in NAMES.value or SHAPES:
         ours, muon, theirs = (side(which, shape) for which in ("podium", "podium_muon", "maxtext"))
         found += [ours, muon, theirs]

@@ -6,6 +6,7 @@ Run by bench/tpu.py, in an environment with JAX for TPUs; nothing is executed on
 """
 
 import functools
+import hashlib
 import json
 import os
 import sys
@@ -105,6 +106,7 @@ def main() -> None:
     summary = hlo.summarize(text)
     result = {
         "side": side,
+        "config_hash": hashlib.sha256(repr(SHAPES[name].config()).encode()).hexdigest()[:12],
         "shape": name,
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,

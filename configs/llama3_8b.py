@@ -6,11 +6,11 @@
 Data: C4 in English, prepared as docs/data.md says, with a byte-level tokenizer of 128,256 ids.
 
 Hardware: 256 TPU v5e chips, or 64 devices of 80 GB. Parameters and Adam's moments take 96 GB over
-all devices. Heads are split over tensor=8, because attention holds the scores of 8,192 x 8,192
-tokens for each head at hand. Compiled without the hardware, XLA's TPU compiler asks for 6.8 GB a
-chip on 256 v5e (16 GB each) and 28.5 GB on 64 v5p. On GPUs neither computed nor measured; on no
-hardware has it been run. On more devices accumulate less: batch_size / accumulation must be a
-multiple of data x fsdp.
+all devices. Heads are split over tensor=8, so that a microbatch of 32 rows will do for 256 chips.
+Compiled without the hardware, XLA's TPU compiler asks for 3.8 GB a chip on 256 v5e (16 GB each) and
+13.5 GB on 64 v5p (95 GB each): there is room to accumulate less. On GPUs neither computed nor
+measured; on no hardware has it been run. batch_size / accumulation must be a multiple of
+data x fsdp.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -125,10 +125,10 @@ class Attention(nnx.Module):
           the output [B, T, D], and the cache with the new tokens in it (None without one).
         """
         config, dtype = self.config, x_BTD.dtype
-        constrain, multiply = self.means.constrain, self.means.multiply
-        q_BTNH = multiply("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
-        k_BTKH = multiply("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
-        v_BTKH = multiply("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
+        constrain, product = self.means.constrain, self.means.product
+        q_BTNH = product("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
+        k_BTKH = product("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
+        v_BTKH = product("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
         if config.bias:
             q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
             k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
@@ -163,13 +163,13 @@ class Attention(nnx.Module):
             window=config.sliding_window,
             softcap=config.attention_softcap,
         )
-        return self._project(mixed_BTNH), past
+        # Kernels give the name themselves, to all that their backward pass needs.
+        return self._project(checkpoint_name(mixed_BTNH, "attention")), past
 
     def _project(self, mixed_BTNH: jax.Array) -> jax.Array:
         """Back to the width of the residual stream: [B, T, D]."""
         dtype = mixed_BTNH.dtype
-        mixed_BTNH = checkpoint_name(mixed_BTNH, "attention")
-        y_BTD = self.means.multiply("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
+        y_BTD = self.means.product("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
         if self.config.bias:
             y_BTD = y_BTD + self.out_bias[...].astype(dtype)
         return y_BTD

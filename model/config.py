@@ -44,10 +44,11 @@ class ModelConfig:
       quantization: what the products with weights of the blocks are computed in instead, forward
         and backward (`make setup QUANTIZATION=1`): "int8", or "fp8" for hardware that has it.
       remat: what the backward pass recomputes: nothing ("none"), the whole block ("full"), all
-        but matrix products ("save_dots"), all but the output of attention ("save_attention").
+        but matrix products ("save_dots"), all but attention ("save_attention").
       scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
       logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
-        loss. Larger parts of the sequence read the table, and add to its gradient, less often.
+        loss, and half as much of their gradient. Larger parts of the sequence read the table, and
+        add to its gradient, less often.
     """
 
     vocab_size: int

@@ -20,7 +20,7 @@ from model.mlp import Mlp
 
 _POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "save_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "save_dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
     "save_attention": jax.checkpoint_policies.save_only_these_names("attention"),
 }
 

@@ -29,7 +29,7 @@ class Mlp(nnx.Module):
         dtype, bias = x_BTD.dtype, self.config.bias
 
         def project(x: jax.Array, w: nnx.Param, b: nnx.Param | None) -> jax.Array:
-            y = self.means.multiply("BTX,XY->BTY", x, w[...].astype(dtype))
+            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype))
             return y if b is None else y + b[...].astype(dtype)
 
         h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)

@@ -29,7 +29,7 @@ def quantized(kind: str) -> Multiply:
     activations and weights are in e4m3; Micikevicius et al. 2022).
 
     Raises:
-      ImportError: Qwix is not installed.
+      ModuleNotFoundError: Qwix is not installed.
     """
     # Its public way patches jax.numpy while a model is called; this is the function behind it.
     from qwix._src.core import dot_general_qt as qwix

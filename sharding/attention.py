@@ -35,7 +35,8 @@ def _bfloat16(config: ModelConfig) -> bool:
 
 
 def _plain(config: ModelConfig) -> bool:
-    return _bfloat16(config) and not (config.sliding_window or config.attention_softcap)
+    asked = config.sliding_window or config.attention_softcap
+    return _bfloat16(config) and not asked and config.head_dim in triton.HEAD_SIZES
 
 
 KERNELS = (

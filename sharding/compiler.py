@@ -13,8 +13,8 @@ OPTIONS: dict[str, dict[str, bool]] = {
         "xla_gpu_enable_pipelined_all_reduce": True,
         "xla_gpu_enable_pipelined_reduce_scatter": True,
     },
-    # Of itself the compiler splits products and their exchanges into rings that overlap: of the
-    # bytes that Llama 2 7B exchanges on v5e:4x4, 94 % travel so (docs/performance.md).
+    # Of itself the compiler splits products and their exchanges into rings that overlap: most of
+    # what is exchanged travels so, as collective-permute (docs/performance.md).
     "tpu": {},
 }
 

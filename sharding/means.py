@@ -23,7 +23,9 @@ def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:
     if config.quantization != "none":
         try:
             return products.quantized(config.quantization)
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name != "qwix":
+                raise  # it is there, and has changed inside
             raise UserError(
                 f"config.model.quantization={config.quantization!r} needs the package qwix: "
                 "`make setup QUANTIZATION=1`"

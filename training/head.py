@@ -127,7 +127,11 @@ def _on_device(
     table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
     rows, length, _ = x_BTD.shape
     chunks = _chunks(length, 4 * rows * length * table_VD.shape[0], config.logits_mb << 20)
-    parts = tuple(_cut(chunks, a) for a in (x_BTD, targets_BT, weights_BT))
+    padding = -length % chunks  # with weight zero
+    parts = tuple(
+        _cut(chunks, jnp.pad(a, ((0, 0), (0, padding), *((0, 0),) * (a.ndim - 2))))
+        for a in (x_BTD, targets_BT, weights_BT)
+    )
     work = functools.partial(_chunk, config, split, z_loss, learn, table_VD, first)
     zeros = jnp.zeros(rows, jnp.float32)
 
@@ -155,7 +159,8 @@ def _on_device(
     (total, grad_VD), grads = jax.lax.scan(add_both, start, parts)
     grad_VD = collectives.scattered(grad_VD, split.embed, 1)
     grad_VD = collectives.total(grad_VD, tuple(a for a in split.batch if a not in split.embed))
-    gradients = _Gradients(grad_VD, grads.swapaxes(0, 1).reshape(x_BTD.shape))
+    grad_BTD = grads.swapaxes(0, 1).reshape(rows, -1, x_BTD.shape[2])[:, :length]
+    gradients = _Gradients(grad_VD, grad_BTD)
     # The backward pass waits until the table's gradient is scattered: the compiler would keep it
     # whole to the end of the step.
     gradients = jax.lax.optimization_barrier(gradients)
@@ -223,9 +228,12 @@ def _chunk(
 
 
 def _chunks(length: int, n_bytes: int, most: int) -> int:
-    """The smallest number of equal parts of the sequence whose logits take `most` bytes each."""
-    wanted = min(-(-n_bytes // most), length)
-    return next(n for n in range(max(wanted, 1), length + 1) if length % n == 0)
+    """How many parts of the sequence, the last padded, have logits of at most `most` bytes each.
+
+    A part has one token at least, and none is all padding.
+    """
+    tokens = max(1, length * most // n_bytes)
+    return -(-length // tokens)
 
 
 def _cut(chunks: int, a: jax.Array) -> jax.Array:

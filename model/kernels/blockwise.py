@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 BLOCK = 256  # queries, and keys, at a time
 
@@ -58,7 +59,7 @@ def attend(
         x = jnp.pad(x_BTNH, ((0, 0), (0, padding), (0, 0), (0, 0)))
         return x.reshape(batch, length + padding, kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
 
-    q = headed(q_BTNH * jnp.asarray(size**-0.5, q_BTNH.dtype))
+    q = headed((q_BTNH.astype(jnp.float32) * size**-0.5).astype(q_BTNH.dtype))
     k, v = headed(k_BTKH)[:, :, 0], headed(v_BTKH)[:, :, 0]
     segments = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
     sinks = jnp.full(heads, -jnp.inf) if sinks_N is None else sinks_N.astype(jnp.float32)
@@ -148,6 +149,8 @@ def _forward(
     # [blocks, B, K, G, Q, ...] -> [B, K, G, T, ...]
     out = jnp.moveaxis(out, 0, 3).reshape(q.shape)
     log_z = jnp.moveaxis(log_z, 0, 3).reshape(q.shape[:-1])
+    # Both are kept where the output of attention is: neither is computed again for the other.
+    out, log_z = (checkpoint_name(x, "attention") for x in (out, log_z))
     return out, (q, k, v, segments, sinks, out, log_z)
 
 

@@ -39,7 +39,7 @@ def attend(
         x = jnp.pad(x_BTNH, ((0, 0), (0, padding), (0, 0), (0, 0)))
         return x.reshape(batch, length + padding, kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
 
-    q = headed(q_BTNH * jnp.asarray(size**-0.5, q_BTNH.dtype))
+    q = headed((q_BTNH.astype(jnp.float32) * size**-0.5).astype(q_BTNH.dtype))
     k, v = headed(k_BTKH)[:, :, 0], headed(v_BTKH)[:, :, 0]
     # Padding is a document of its own.
     segments = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
@@ -80,5 +80,6 @@ def _kernel(length: int, groups: int, window: int, softcap: float, interpret: bo
             head_shards=1,
             q_seq_shards=1,
             attn_logits_soft_cap=softcap or None,
+            residual_checkpoint_name="attention",  # kept where the output of attention is
             interpret=interpret,
         )

@@ -62,6 +62,20 @@ def test_int8_is_rounding_by_hand() -> None:
         assert 0 < np.linalg.norm(gradient - exact) < 0.02 * np.linalg.norm(exact)
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_every_row_has_its_own_scale(kind: str) -> None:
+    """A row and a column of large values leave the others as they were."""
+    x, w = arrays("BTD,DNH->BTNH", 0, {"B": 2, "T": 4, "D": 16, "N": 2, "H": 4})
+    multiply = products.quantized(kind)
+    before = np.asarray(multiply("BTD,DNH->BTNH", x, w))
+    after = np.asarray(
+        multiply("BTD,DNH->BTNH", x.at[1, 2].multiply(1e4), w.at[:, 1, 3].multiply(1e4))
+    )
+    same = np.ones(before.shape, bool)
+    same[1, 2], same[..., 1, 3] = False, False
+    np.testing.assert_array_equal(after[same], before[same])
+
+
 @pytest.mark.parametrize(("kind", "most"), [("int8", 0.02), ("fp8", 0.08)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_lost_is_little(kind: str, most: float, dtype: str) -> None:
@@ -70,11 +84,12 @@ def test_what_is_lost_is_little(kind: str, most: float, dtype: str) -> None:
 
         def total(multiply: Any, x: jax.Array, w: jax.Array, equation: str = equation) -> Any:
             y = multiply(equation, x.astype(dtype), w.astype(dtype))
-            return jnp.sum(jnp.sin(y.astype(jnp.float32)))
+            slope = np.random.default_rng(1).standard_normal(y.shape)
+            return jnp.sum(y.astype(jnp.float32) * slope)
 
         multiply = products.quantized(kind)
         assert multiply(equation, x.astype(dtype), w.astype(dtype)).dtype == dtype
         found = jax.jit(jax.grad(lambda x, w: total(multiply, x, w), (0, 1)))(x, w)  # noqa: B023
         exact = jax.grad(lambda x, w: total(jnp.einsum, x, w), (0, 1))(x, w)
         for a, b in zip(found, exact, strict=True):
-            assert np.linalg.norm(a - b) < 8 * most * np.linalg.norm(b)
+            assert np.linalg.norm(a - b) < most * np.linalg.norm(b)

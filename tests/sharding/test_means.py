@@ -29,7 +29,7 @@ def test_without_qwix(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def missing(name: str, *rest: Any) -> Any:
         if name.startswith("qwix"):
-            raise ImportError(name)
+            raise ModuleNotFoundError(name, name="qwix")
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.decoder import unembed
 from sharding.table import sharding
@@ -39,7 +41,7 @@ def plain(config: Any, z_loss: float, table: Any, x: Any, targets: Any, weights:
     return jnp.sum(loss) + z_loss * jnp.sum(z), (loss, z)
 
 
-@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("chunks", [1, 3, 5])
 @pytest.mark.parametrize("cap", [0.0, 5.0])
 @pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
 def test_loss_and_gradients(
@@ -47,7 +49,7 @@ def test_loss_and_gradients(
 ) -> None:
     mesh, config = mesh_of(*sizes), dataclasses.replace(MODEL, logit_softcap=cap)
     monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
-    given = arrays()
+    values = arrays()
 
     def ours(*arrays: Any) -> Any:
         return head.losses(config, mesh, 0.1, *arrays)
@@ -55,18 +57,28 @@ def test_loss_and_gradients(
     rows = sharding(mesh, ("batch",))
     where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)
     found = jax.jit(jax.value_and_grad(ours, argnums=(0, 1), has_aux=True), in_shardings=where)(
-        *given
+        *values
     )
     expected = jax.jit(
         jax.value_and_grad(lambda *a: plain(config, 0.1, *a), argnums=(0, 1), has_aux=True)
-    )(*given)
+    )(*values)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(np.abs(b).max()))
     (objective, losses), (table, _) = found
     assert not np.asarray(table[120:]).any()  # the padded rows learn nothing
-    without = jax.jit(ours, in_shardings=where)(*given)
+    without = jax.jit(ours, in_shardings=where)(*values)
     np.testing.assert_allclose(without[0], objective, rtol=1e-6)
     np.testing.assert_allclose(without[1].loss, losses.loss, rtol=1e-6)
+
+
+@given(length=st.integers(1, 5000), bytes_a_token=st.integers(1, 10**6), most=st.integers(1, 10**9))
+def test_parts_are_as_large_as_they_may_be(length: int, bytes_a_token: int, most: int) -> None:
+    chunks = head._chunks(length, length * bytes_a_token, most)
+    tokens = -(-length // chunks)
+    assert 1 <= chunks <= length and (chunks - 1) * tokens < length
+    assert tokens == 1 or tokens * bytes_a_token <= most
+    if chunks > 1:  # fewer would be too large
+        assert -(-length // (chunks - 1)) * bytes_a_token > most
 
 
 def loops(text: str) -> str:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from model.config import Quantization
+from model.config import Quantization, Remat
 from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
@@ -16,8 +17,9 @@ TYPES = {"int8": {"int8"}, "fp8": {"float8_e4m3fn", "float8_e5m2"}}
 
 
 @functools.cache
-def losses(kind: Quantization, sizes: tuple[int, int, int]) -> np.ndarray:
-    run = begin(mesh_of(*sizes), dataclasses.replace(MODEL, quantization=kind))
+def losses(kind: Quantization, sizes: tuple[int, int, int], remat: Remat = "none") -> np.ndarray:
+    model = dataclasses.replace(MODEL, quantization=kind, remat=remat)
+    run = begin(mesh_of(*sizes), model)
     state, found = run.state, []
     for index in range(STEPS):
         state, metrics = run.step(state, placed(run.mesh, index % 2))
@@ -29,13 +31,30 @@ def losses(kind: Quantization, sizes: tuple[int, int, int]) -> np.ndarray:
 def test_it_learns_as_float32_does(kind: Quantization) -> None:
     exact, found = losses("none", (1, 1, 1)), losses(kind, (1, 1, 1))
     assert exact[-1] < exact[0] - 0.5  # there is something to learn
-    assert 0 < np.abs(found - exact).max() < 0.05
+    assert 0 < np.abs(found - exact).max() < 0.03
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mesh_computes_what_one_device_does(kind: Quantization) -> None:
     # What is rounded apart by float32's last digit is a step of 1 / 127 apart.
     np.testing.assert_allclose(losses(kind, (2, 2, 2)), losses(kind, (1, 1, 1)), rtol=5e-3)
+
+
+@pytest.mark.parametrize("remat", ["full", "save_dots"])
+def test_remat_changes_nothing(remat: Remat) -> None:
+    np.testing.assert_allclose(
+        losses("int8", (1, 1, 1), remat), losses("int8", (1, 1, 1)), rtol=5e-3
+    )
+
+
+def test_what_remat_keeps_of_products_is_not_their_int32() -> None:
+    """In bfloat16, as without quantization."""
+    model = dataclasses.replace(MODEL, dtype="bfloat16", quantization="int8", remat="save_dots")
+    run = begin(mesh_of(), model)
+    text = str(jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0)))
+    # The scan over layers stacks what is kept, [2 layers, 16 rows, 16 tokens, ...].
+    stacked = set(re.findall(r"(\w+)\[2,16,16,\d+(?:,\d+)?\]", text))
+    assert "bf16" in stacked and "i32" not in stacked
 
 
 @pytest.mark.parametrize("kind", KINDS)
