@@ -6,7 +6,8 @@
     python -m bench report                         # docs/performance.md, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-tables. One measurement alone, with its flags: `python -m bench data|step|curves|tpu|memory --help`.
+tables. One measurement alone (data, step, profile, curves, tpu, memory), with its flags:
+`python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -16,9 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _RESULTS = Path(__file__).parent / "results"
-_HARDWARE = {"cpu": ("data", "step", "memory"), "gpu": ("step",), "tpu_aot": ("tpu", "memory")}
+_HARDWARE = {
+    "cpu": ("data", "step", "profile", "memory"),
+    "gpu": ("step",),
+    "tpu_aot": ("tpu", "memory"),
+}
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
-_NAMES = ("data", "step", "curves", "tpu", "memory", "report")
+_NAMES = ("data", "step", "profile", "curves", "tpu", "memory", "report")
 _FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
 """The flag that names the interpreter where the peer is."""
 _OWN = {

@@ -101,6 +101,12 @@ def _memory(result: Result) -> Iterator[str]:
     yield f"One {result['device']}; attention: {result['attention']}."
 
 
+def _profile(result: Result) -> Iterator[str]:
+    total = sum(result["seconds"].values())
+    rows = [f"| {kind} | {s / total:.1%} |" for kind, s in result["seconds"].items()]
+    yield from _table(f"| of a step of {result['shape']} | |", rows)
+
+
 def _curves(result: Result) -> Iterator[str]:
     rows, steps = [], []
     for name, by_rate in result["curves"].items():
@@ -139,6 +145,7 @@ def _data(result: Result) -> Iterator[str]:
 
 TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "step_cpu": _step,
+    "profile_cpu": _profile,
     "step_gpu": _step,
     "tpu_tpu_aot": _tpu,
     "memory_tpu_aot": _memory,
