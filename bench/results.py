@@ -1,6 +1,7 @@
 """Files of results: what was measured, by which command, on what."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def write(result: dict[str, Any], environment: dict[str, str] | None = None) -> 
     """
     if not OUT.value:
         return
-    arguments = [a for a in sys.argv[1:] if not a.startswith(("--out=", "--python="))]
+    # Where an interpreter or the runs lie on this machine says nothing to others.
+    places = re.compile(r"--(torch_python|python|workdir)=.*")
+    kept = (a for a in sys.argv[1:] if not a.startswith("--out="))
+    arguments = [places.sub(lambda found: f"--{found[1]}={found[1].upper()}", a) for a in kept]
     module = Path(sys.argv[0]).stem
     head = {
         "command": shlex.join(["python", "-m", "bench", module, *arguments]),

@@ -18,7 +18,7 @@ def test_both_families_without_a_peer(podium: Commands, tmp_path) -> None:
     assert "PyTorch did not start" in done.stderr
     result = json.loads(out.read_text())
     assert result["command"] == (
-        "python -m bench step --hardware=smoke --rounds=2 --torch_python=no-such-python"
+        "python -m bench step --hardware=smoke --rounds=2 --torch_python=TORCH_PYTHON"
     )
     for name, layers in (("gpt2", 12), ("llama", 12)):
         found = result["shapes"][name]
