@@ -49,7 +49,7 @@ format: setup-dev ## mend style and formatting
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
-bench: setup ## measure against the peers
+bench: setup ## measure against the peers; ARGS="cpu --torch_python=PYTHON", "--help"
 	$(PY) -m bench $(ARGS)
 
 # Pins stay where they are unless pyproject.toml asks otherwise. ARGS=--upgrade renews them all,

@@ -47,18 +47,19 @@ def _step(result: Result) -> Iterator[str]:
     told = [
         f"{who} {max(rates) / 1e12:.3g}"
         for who, side in (("Podium's XLA", "podium"), ("PyTorch", "torch"))
-        if (rates := _rates(result, side))
+        if (rates := [one["matmul_flops_per_s"] for one in _sides(result, side)])
     ]
+    versions = {side["torch"] for side in _sides(result, "torch")}
     size = next(iter(result["shapes"].values()))["matmul_size"]
     yield (
         f"The matrix product is of {size} x {size}, in the same run, by XLA; TFLOP/s of it: "
-        f"{', '.join(told)}. FLOPs {result['flops']}."
+        f"{', '.join(told)}. FLOPs {result['flops']}. PyTorch: {', '.join(versions) or 'none'}."
     )
 
 
-def _rates(result: Result, who: str) -> list[float]:
-    sides = [pair for shape in result["shapes"].values() for pair in shape["sides"].items()]
-    return [one["matmul_flops_per_s"] for side, one in sides if side.startswith(who)]
+def _sides(result: Result, who: str) -> list[Result]:
+    pairs = [pair for shape in result["shapes"].values() for pair in shape["sides"].items()]
+    return [one for side, one in pairs if side.startswith(who)]
 
 
 def _tpu(result: Result) -> Iterator[str]:

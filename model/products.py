@@ -1,6 +1,6 @@
 """Products of activations with weights: in the dtype of both, or quantized for the product."""
 
-import functools
+import math
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ def flat(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
     of_x, of_w = equation.partition("->")[0].split(",")
     summed = len(set(of_x) & set(of_w))
     rows, columns = x.shape[: x.ndim - summed], w.shape[summed:]
-    size = x.size // functools.reduce(int.__mul__, rows)
+    size = x.size // math.prod(rows)
     return (x.reshape(-1, size) @ w.reshape(size, -1)).reshape(rows + columns)
 
 

@@ -36,7 +36,7 @@ def describe() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """ " (its name)", where Linux says it."""
+    """The processor's name in brackets, after a space; nothing where Linux does not say it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

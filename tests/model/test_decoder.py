@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from model import parameters
+from tests.jaxprs import equations
 from tests.model.conftest import lively, runner, small_config
 from tests.model.reference import reference_logits
 
@@ -79,6 +80,9 @@ def test_remat_computes_again(unroll):
         config = small_config(remat=remat, scan_unroll=unroll)
         outline = parameters.outline(config)
         loss = jax.grad(lambda p: (parameters.bind(outline, p)(*row(16)) ** 2).sum())
+        jaxpr = jax.make_jaxpr(loss)(parameters.shapes(outline))
+        merged = {not e.params["prevent_cse"] for e in equations(jaxpr, "checkpoint", "remat2")}
+        assert merged == (set() if remat == "none" else {unroll < config.num_layers})
         text = jax.jit(loss).lower(parameters.shapes(outline)).compile().as_text()
         return text.count(" dot(")
 

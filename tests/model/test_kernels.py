@@ -1,7 +1,7 @@
 """Kernels of attention, forward and backward, against attention written out at once."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model.attention import attend
 from model.kernels import blockwise, splash, triton
+from tests.jaxprs import equations
 
 
 def arrays(
@@ -111,7 +112,7 @@ def test_splash_compiles_for_tpus(
     length: int, size: int, window: int, softcap: float, with_sinks: bool, monkeypatch: Any
 ) -> None:
     """Forward and backward, by the compiler of TPUs, which needs none."""
-    pytest.importorskip("libtpu")
+    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
@@ -189,26 +190,11 @@ def test_what_is_kept_spares_the_kernel(kernel: str) -> None:
     def work(wrap: Callable[..., Any]) -> int:
         attended = wrap(lambda q, k, v: KERNELS[kernel](q, k, v, segments))
         total = jax.grad(lambda q, k, v: jnp.sum(jnp.square(attended(q, k, v))), (0, 1, 2))
-        return sum(1 for _ in products(jax.make_jaxpr(total)(q, k, v)))
+        return len(list(equations(jax.make_jaxpr(total)(q, k, v), "dot_general", "pallas_call")))
 
     plain = work(lambda function: function)
     assert work(functools.partial(jax.checkpoint, policy=keep)) == plain
     assert work(jax.checkpoint) > plain
-
-
-def products(value: Any) -> Iterator[None]:
-    """The products and kernels in a jaxpr, and in those inside it."""
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from products(part)
-    elif hasattr(value, "eqns"):
-        for equation in value.eqns:
-            if equation.primitive.name in ("dot_general", "pallas_call"):
-                yield None
-            elif equation.outvars:  # without any it is dead, and XLA leaves it out
-                yield from products(list(equation.params.values()))
-    elif hasattr(value, "jaxpr"):
-        yield from products(value.jaxpr)
 
 
 def test_memory_of_blockwise_is_linear_in_length() -> None:

@@ -1,6 +1,5 @@
 """What a matrix product is computed in: float32 means float32, on every hardware."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from model import parameters
 from model.config import ModelConfig
 from model.generation import Generator, Sampling
 from sharding.means import means
+from tests.jaxprs import equations
 from tests.model.conftest import small_config
 from tests.training.sharded import LENGTH, OPTIMIZER, ROWS, mesh_of, placed
 from training.config import TrainConfig
@@ -21,22 +21,13 @@ from training.schedule import learning_rate
 from training.state import abstract_params, abstract_state, shardings_of
 from training.step import make_step
 
+PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot")
 HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
 
-def products(value: Any) -> Iterator[Any]:
-    """The precision of every matrix product in a jaxpr, and in those inside it."""
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from products(part)
-    elif hasattr(value, "eqns"):  # in newer versions of JAX it also is its own `jaxpr`
-        for equation in value.eqns:
-            if equation.primitive.name in ("dot_general", "conv_general_dilated", "ragged_dot"):
-                yield equation.params["precision"]
-            else:
-                yield from products(list(equation.params.values()))
-    elif hasattr(value, "jaxpr"):
-        yield from products(value.jaxpr)
+def precisions(jaxpr: Any) -> list[Any]:
+    """Of every matrix product."""
+    return [e.params["precision"] for e in equations(jaxpr, *PRODUCTS)]
 
 
 def training(model: ModelConfig) -> Any:
@@ -81,11 +72,11 @@ def test_evaluation_and_generation(kind, function):
 def check(function: Any, kind: str, weights: int, **options: Any) -> None:
     """With all products found: each weight's, a number of times, and the two of attention."""
     config = small_config(kind, vocab_size=120, **options)
-    found = list(products(function(config)))
+    found = precisions(function(config))
     each = 4 + 2 + (3 if config.mlp == "swiglu" else 2) + 1
     assert len(found) >= weights * each
     assert set(found) == {HIGHEST}
-    half = list(products(function(small_config(kind, vocab_size=120, dtype="bfloat16", **options))))
+    half = precisions(function(small_config(kind, vocab_size=120, dtype="bfloat16", **options)))
     assert len(half) == len(found)
     assert HIGHEST not in half
 
@@ -93,4 +84,4 @@ def check(function: Any, kind: str, weights: int, **options: Any) -> None:
 def test_a_float32_product_is_not_what_accelerators_do_by_default():
     """That the above can fail."""
     plain = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2)))
-    assert list(products(plain)) == [None]
+    assert precisions(plain) == [None]

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import re
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from model.config import Quantization, Remat
+from tests.jaxprs import equations
 from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
@@ -61,21 +61,6 @@ def test_what_remat_keeps_of_products_is_not_their_int32() -> None:
 def test_every_product_of_the_blocks_is_quantized(kind: Quantization) -> None:
     """Forward, and both of the backward pass: seven weights."""
     run = begin(mesh_of(), dataclasses.replace(MODEL, quantization=kind))
-    found = list(factors(jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0))))
-    quantized = [types for types in found if set(types) <= TYPES[kind]]
-    assert len(quantized) == 3 * 7
-
-
-def factors(value: Any) -> Any:
-    """The dtypes of the factors of every product in a jaxpr, and in those inside it."""
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            yield from factors(part)
-    elif hasattr(value, "eqns"):
-        for equation in value.eqns:
-            if equation.primitive.name == "dot_general":
-                yield tuple(str(v.aval.dtype) for v in equation.invars)
-            else:
-                yield from factors(list(equation.params.values()))
-    elif hasattr(value, "jaxpr"):
-        yield from factors(value.jaxpr)
+    jaxpr = jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0))
+    found = [{str(v.aval.dtype) for v in e.invars} for e in equations(jaxpr, "dot_general")]
+    assert sum(types <= TYPES[kind] for types in found) == 3 * 7

@@ -10,10 +10,12 @@ import optax
 import pytest
 
 from model import parameters
+from sharding import means as computing
 from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_of, placed
 from training import head
 from training.config import TrainConfig
 from training.loss import batch_sums, count, means
+from training.state import abstract_params
 from training.step import gradients
 
 
@@ -133,3 +135,15 @@ def test_counts_of_microbatches_are_added_exactly():
     outline = parameters.outline(MODEL)
     _, found = jax.jit(lambda p: gradients(outline, p, rows, 2, 0.0, mesh_of()))(params())
     assert int(found["bytes"]) == 3 * 2**24 + 1
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_gradients_lie_as_the_parameters_do(microbatches):
+    """As compiled, where nothing after them says how: also what microbatches add up is split."""
+    mesh = mesh_of(fsdp=8)
+    outline = parameters.outline(MODEL, computing.means(mesh, MODEL))
+    like = abstract_params(outline, mesh)
+    run = jax.jit(lambda p, b: gradients(outline, p, b, microbatches, 0.0, mesh)[0])
+    found = run.lower(like, placed(mesh, 0)).compile().output_shardings
+    for param, sharding in zip(jax.tree.leaves(like), jax.tree.leaves(found), strict=True):
+        assert sharding.is_equivalent_to(param.sharding, param.ndim)
