@@ -3,7 +3,6 @@
 import importlib.util
 import logging as python_logging
 import os
-import signal
 import sys
 import time
 import traceback
@@ -67,7 +66,8 @@ def run(
 
     Exits with 0; with 2 after a user's mistake, told in one line; with 130 or 143 after Ctrl-C or
     SIGTERM where nothing was to be saved; with 1 after any other error. Of several processes the
-    first to end badly ends them all.
+    first to end badly ends them all. Until then Ctrl-C is the command's own affair: see the first
+    lines of train.py.
 
     Args:
       main: the command.
@@ -83,8 +83,6 @@ def run(
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:
                     raise UserError(f"--{name} is missing: see --help")
             check()
-            # Until Interrupts takes over: without a traceback, and also inside XLA.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             logging.set_verbosity(logging.ERROR)
             # It logs the traceback of each try at a bucket: our own line says what came of them.
             python_logging.getLogger("gcsfs").setLevel(python_logging.CRITICAL)

@@ -8,6 +8,12 @@ Every token of the split but BOS is predicted exactly once, so the figure depend
 batch size nor on the mesh.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Before libraries are read: Python's own handler raises an exception, which gets lost in JAX.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 import sys
 

@@ -5,6 +5,12 @@
 Prints the prompt and its continuation as it is drawn; the same --seed gives the same text.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Before libraries are read: Python's own handler raises an exception, which gets lost in JAX.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 import time
 

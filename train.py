@@ -6,6 +6,12 @@ The run is a function of its config: the same command again resumes from the new
 the workdir, and leaves there what an uninterrupted run would have left.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Before libraries are read: Python's own handler raises an exception, which gets lost in JAX.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import dataclasses
 import sys

@@ -9,6 +9,12 @@ The batches are those of train.py with the same --config and the same --config.k
 during and after the run: they are a function of these. The data is prepared if it is not.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Before libraries are read: Python's own handler raises an exception, which gets lost in JAX.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import itertools
 import os
 import sys

@@ -7,6 +7,12 @@ accelerators. Killed at any moment, the same command goes on from what is done. 
 already is only said: each corpus with its stores, what they hold, and what was left out.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Before libraries are read: Python's own handler raises an exception, which gets lost in JAX.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import functools
 import sys
 import time

@@ -1,14 +1,16 @@
 """Ctrl-C and SIGTERM at any moment: save what can be saved, lose nothing, end within seconds."""
 
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.running import Commands, assert_same_run, metrics, wait_for
+from tests.running import ROOT, Commands, assert_same_run, metrics, wait_for
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 PROMPT_S = 20  # a notice of pre-emption gives 30
@@ -128,3 +130,27 @@ def test_at_the_very_start(podium: Commands, tmp_path, number):
     process.send_signal(number)
     process.communicate(timeout=PROMPT_S)
     assert process.returncode != 0
+
+
+COMMANDS = (
+    ["train.py"],
+    ["eval.py"],
+    ["generate.py"],
+    ["-m", "data.prepare"],
+    ["-m", "data.inspect"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_while_libraries_are_read_ctrl_c_is_not_lost(command: list[str], tmp_path: Path) -> None:
+    """Python's handler raises, and what is raised in a callback of JAX is printed and ignored."""
+    stand_in = "import signal, sys; sys.exit(str(signal.getsignal(signal.SIGINT)))"
+    (tmp_path / "jax.py").write_text(stand_in)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.strip() == str(signal.SIG_DFL)
