@@ -47,12 +47,12 @@ def lines(config: DataConfig, steps: int, data: Prepared, stream: Stream) -> Ite
 def _lengths(store: TokenStore) -> Iterator[str]:
     """A histogram: every class of lengths is twice as wide as the one before."""
     lengths = np.diff(store.token_offsets)
-    classes = np.bincount(np.frexp(lengths)[1] - 1)  # 2^k <= length < 2^(k + 1)
+    classes = np.bincount(np.frexp(lengths)[1] - 1).tolist()  # 2^k <= length < 2^(k + 1)
     yield (
         f"  {lengths.size:,} documents, {store.n_tokens:,} tokens; a document has "
         f"{lengths.min():,} to {lengths.max():,}, half of them at most {int(np.median(lengths)):,}"
     )
-    for k, count in enumerate(classes.tolist()):
+    for k, count in enumerate(classes):
         if k >= (np.frexp(lengths.min())[1] - 1):
-            bar = "#" * round(_BAR * count / classes.max())
+            bar = "#" * round(_BAR * count / max(classes))
             yield f"  {1 << k:>11,} tokens or more {count:>11,} {bar}"

@@ -63,8 +63,8 @@ def attend(
     k, v = headed(k_BTKH)[:, :, 0], headed(v_BTKH)[:, :, 0]
     segments = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
     sinks = jnp.full(heads, -jnp.inf) if sinks_N is None else sinks_N.astype(jnp.float32)
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    how = _How(block, window, softcap, precision)
+    config: Any = jax.config  # its attributes are made at run time
+    how = _How(block, window, softcap, config.jax_default_matmul_precision)
     out = _attend(how, q, k, v, segments, sinks.reshape(kv_heads, -1))
     return out.transpose(0, 3, 1, 2, 4)[:, :length].reshape(q_BTNH.shape)
 
