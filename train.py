@@ -149,7 +149,7 @@ def lay_out(config: RunConfig, first: bool) -> Mesh:
     try:
         mesh = make_mesh(config.mesh)
         axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-        notes = validate(mesh, axes, shapes, batches)
+        notes = validate(mesh, axes, shapes, batches, door.sequence_lengths(config))
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
     for note in notes if first else ():

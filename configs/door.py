@@ -76,6 +76,15 @@ def batch_sizes(run: RunConfig) -> dict[str, int]:
     return sizes
 
 
+def sequence_lengths(run: RunConfig) -> dict[str, int]:
+    """The tokens of a row in each stage of a run, by the key that says them."""
+    lengths = {"data.sequence_length": run.data.sequence_length}
+    for name, stage in run.data.stages.items():
+        if stage.sequence_length:
+            lengths[f"data.stages.{name}.sequence_length"] = stage.sequence_length
+    return lengths
+
+
 def _not_set(key: str, plain: Mapping[str, Any]) -> str:
     needs, give = "this config leaves it to you", "VALUE"
     if key == "data.tokenizer":

@@ -24,7 +24,9 @@ _POLICIES = {
     "save_attention": jax.checkpoint_policies.save_only_these_names("attention"),
 }
 
-_ACTIVATION = ("batch", "length", "act_embed")
+_WHOLE = ("batch", "length", "act_embed")
+_BETWEEN = ("batch", "act_length", "act_embed")
+"""The residual stream, where nothing looks along the length: it may be split further."""
 
 
 class Block(nnx.Module):
@@ -45,12 +47,11 @@ class Block(nnx.Module):
         past: KeyValues | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, KeyValues | None]:
-        mixed_BTD, past = self.attention(
-            self.attention_norm(x_BTD), segments_BT, angles, past, start
-        )
-        x_BTD = self.constrain(x_BTD + mixed_BTD, _ACTIVATION)
-        x_BTD = self.constrain(x_BTD + self.mlp(self.mlp_norm(x_BTD)), _ACTIVATION)
-        return x_BTD, past
+        normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
+        mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
+        x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)
+        normed_BTD = self.constrain(self.mlp_norm(x_BTD), _WHOLE)
+        return self.constrain(x_BTD + self.mlp(normed_BTD), _BETWEEN), past
 
 
 class Decoder(nnx.Module):
@@ -108,7 +109,7 @@ class Decoder(nnx.Module):
             x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
         else:
             angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
-        x_BTD = self.constrain(x_BTD.astype(dtype), _ACTIVATION)
+        x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
         definition, stacked = nnx.split(self.blocks)
 

@@ -12,7 +12,7 @@ from model.config import ModelConfig
 from model.kernels import blockwise, splash, triton
 from model.layers import Attend
 from sharding import collectives
-from sharding.table import sharding
+from sharding.table import mesh_axes, sharding
 
 
 class Kernel(NamedTuple):
@@ -60,7 +60,7 @@ def attention(mesh: Mesh, config: ModelConfig) -> Attend:
     attend = functools.partial(kernel(mesh, config).attend, **asked)
     if mesh.size == 1:
         return attend
-    heads = collectives.axes_of(mesh, "heads")
+    heads = mesh_axes(mesh, "heads", config.num_heads)
 
     def on_mesh(
         q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array

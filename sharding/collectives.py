@@ -1,20 +1,12 @@
-"""What devices exchange inside `shard_map`, along the mesh axes of a logical axis.
+"""What devices exchange inside `shard_map`, along mesh axes (see `sharding.table.mesh_axes`).
 
-Axes of one device are left out: the compiler would keep an exchange with nobody.
+Without axes nothing is exchanged: the compiler would keep an exchange with nobody.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-
-from sharding.table import TABLE
 
 Axes = tuple[str, ...]
-
-
-def axes_of(mesh: Mesh, name: str) -> Axes:
-    """The mesh axes of more than one device that the table has for a logical axis."""
-    return tuple(axis for axis in TABLE[name] if mesh.shape[axis] > 1)
 
 
 def total(x: jax.Array, axes: Axes) -> jax.Array:

@@ -3,8 +3,11 @@
 import dataclasses
 import math
 
-AXES = ("data", "fsdp", "tensor", "context", "expert", "pipeline")
+AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 """Mesh axes, outermost first: neighbours along the last ones are nearest in the hardware."""
+
+OVER_SLICES = ("pipeline", "data", "fsdp")
+"""Those that may go from one slice of chips to the next, over the network of the data centre."""
 
 RESERVED = ("context", "expert", "pipeline")
 

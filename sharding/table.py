@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -9,35 +10,44 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 TABLE: Mapping[str, tuple[str, ...]] = {
     # parameters
-    "layers": (),
-    "vocab": ("tensor",),
-    "embed": ("fsdp",),
+    "layers": ("pipeline",),
+    "vocab": ("tensor", "pipeline"),
+    "embed": ("fsdp", "expert", "context"),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
     "mlp": ("tensor",),
     "position": (),
     "norm": (),
-    # activations
-    "batch": ("data", "fsdp"),
-    "length": (),
+    "experts": ("expert",),
+    "expert_embed": ("fsdp", "context"),
+    # activations; between blocks, where nothing looks along the length, it is split once more
+    "batch": ("data", "fsdp", "expert"),
+    "length": ("context",),
+    "act_length": ("context", "tensor"),
     "act_embed": (),
     # what is done to each of many arrays apart
-    "stack": ("fsdp", "tensor"),
+    "stack": ("pipeline", "fsdp", "expert", "context", "tensor"),
     "whole": (),
 }
 
 
-IF_DIVIDED = frozenset({"kv_heads", "batch"})
-"""Axes that are split only where their mesh axes divide them, and whole on every device elsewhere.
+IF_DIVIDED = frozenset({"kv_heads", "batch", "length", "act_length"})
+"""Axes that are split only as far as their mesh axes divide them, and whole on the others.
 
 Key-value heads, where `tensor` is larger than their number or does not divide it: the query heads
-stay split (`validate` says it). The one row of a batch that is being decoded: see `generate.py`
-(for the batches of training and evaluation, `validate` refuses what is not divided).
+stay split (`validate` says it). The one row, and the one token, of a batch that is being decoded:
+see `generate.py` (for training and evaluation, `validate` refuses what is not divided).
 """
 
 ALONG_ALL = frozenset({"position", "norm"})
 """A parameter with one of these axes may lie whole on every device along a mesh axis."""
+
+SPLIT_PARAMETERS = ("fsdp", "tensor", "expert", "pipeline")
+"""Mesh axes along which no large parameter may lie whole: along `data`, that is the meaning."""
+
+FOR = {"expert": "experts"}
+"""Mesh axes that are for one logical axis: without it, `fsdp` does what they would."""
 
 _LARGE = 1 << 24  # elements, 64 MB in float32: more than the biases of any layer stack known to us
 
@@ -52,16 +62,19 @@ def ways(mesh: Mesh, name: str) -> int:
 
 
 def mesh_axes(mesh: Mesh, name: str, size: int | None) -> tuple[str, ...]:
-    """Along which mesh axes a dimension lies: its row of the table, or none (see IF_DIVIDED).
+    """Along which mesh axes of more than one device a dimension lies: those of its row of the
+    table, or the first of them (see IF_DIVIDED).
 
     Args:
       mesh: the mesh.
       name: the logical axis.
       size: of the dimension; None of a batch that `validate` has seen.
     """
-    if name in IF_DIVIDED and size is not None and size % ways(mesh, name):
-        return ()
-    return TABLE[name]
+    axes = tuple(axis for axis in TABLE[name] if mesh.shape[axis] > 1)
+    if name in IF_DIVIDED and size is not None:
+        while size % math.prod(mesh.shape[axis] for axis in axes):
+            axes = axes[:-1]
+    return axes
 
 
 def sharding(
@@ -96,7 +109,13 @@ def placed(mesh: Mesh, axes: Any, shapes: Any) -> Any:
     return jax.tree.map(place, axes, shapes, is_leaf=lambda a: isinstance(a, tuple))
 
 
-def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> tuple[str, ...]:
+def validate(
+    mesh: Mesh,
+    axes: Any,
+    shapes: Any,
+    batches: Mapping[str, int],
+    lengths: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[str, ...]:
     """Proves, before anything is compiled, that the mesh splits what it says it splits.
 
     Args:
@@ -105,6 +124,7 @@ def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> 
       shapes: tree of the same form of arrays or ShapeDtypeStructs.
       batches: rows that go through the model at once, over all devices, by what sets them. With
         none (decoding), the mesh axis `data` holds copies of everything, as it may.
+      lengths: tokens of their rows, by what sets them.
 
     Returns:
       what a person should know, a line each: which dimension lies whole on every device although
@@ -112,8 +132,8 @@ def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> 
 
     Raises:
       ShardingError: a dimension that its mesh axes do not divide; a mesh axis of more than one
-        device that no parameter and no batch dimension uses; or a large parameter that lies whole
-        on every device along `fsdp` or `tensor`.
+        device that splits nothing, or not what it is for; or a large parameter that lies whole on
+        every device along an axis that should split it.
     """
     leaves = jax.tree_util.tree_flatten_with_path(axes, is_leaf=lambda a: isinstance(a, tuple))[0]
     tensors = [
@@ -125,14 +145,14 @@ def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> 
     for tensor, names, shape in tensors:
         along: set[str] = set()
         for name, size in zip(names, shape, strict=True):
-            if TABLE[name] and not mesh_axes(mesh, name, size):
+            if mesh_axes(mesh, name, size) != mesh_axes(mesh, name, None):
                 whole[name] = size
             else:
                 _check_divides(mesh, tensor, name, size)
                 used.update(TABLE[name])
             along.update(TABLE[name])
         if math.prod(shape) >= _LARGE and not ALONG_ALL & set(names):
-            for axis in ("fsdp", "tensor"):
+            for axis in SPLIT_PARAMETERS:
                 if mesh.shape[axis] > 1 and axis not in along:
                     raise ShardingError(
                         f"{tensor} {shape} lies whole on each of the {mesh.shape[axis]} devices "
@@ -142,9 +162,17 @@ def validate(mesh: Mesh, axes: Any, shapes: Any, batches: Mapping[str, int]) -> 
     for source, rows in batches.items():
         _check_divides(mesh, source, "batch", rows)
         used.update(TABLE["batch"])
+    for source, length in lengths.items():
+        _check_divides(mesh, source, "length", length)
+        used.update(TABLE["length"])
+        if mesh_axes(mesh, "act_length", length) != mesh_axes(mesh, "act_length", None):
+            whole["act_length"] = length
+    names = {name for _, names, _ in tensors for name in names}
+    used -= {axis for axis, name in FOR.items() if name not in names}
     for axis, size in mesh.shape.items():
         if size > 1 and axis not in used and (batches or axis != "data"):
-            raise ShardingError(f"mesh.{axis}={size} would shard nothing; set it to 1")
+            what = f": the model has no {FOR[axis]}" if axis in FOR else " would shard nothing"
+            raise ShardingError(f"mesh.{axis}={size}{what}; set it to 1")
     return tuple(
         f"{size} {name} are not divided by {_over(mesh, name)}: each of its devices has all of them"
         for name, size in whole.items()

@@ -17,13 +17,14 @@ from model.config import ModelConfig
 from model.layers import matmul_precision
 from sharding import collectives
 from sharding.collectives import Axes
-from sharding.table import sharding
+from sharding.table import mesh_axes, sharding
 
 
 class _Split(NamedTuple):
-    """The mesh axes that rows, features and the vocabulary are split along."""
+    """The mesh axes that rows, their tokens, features and the vocabulary are split along."""
 
     batch: Axes
+    length: Axes
     embed: Axes
     vocab: Axes
 
@@ -98,15 +99,21 @@ def _on_mesh(
 ) -> tuple[tuple[jax.Array, Losses], Any]:
     """`_on_device` on every device; its second result is `_Gradients`, or None if not to learn."""
     table: Any = sharding(mesh, ("vocab", "embed"), arrays[0].shape).spec
-    rows: Any = sharding(mesh, ("batch",)).spec
-    alone = PartitionSpec()
-    split = _Split(*(collectives.axes_of(mesh, name) for name in _Split._fields))
+    split = _Split(
+        batch=mesh_axes(mesh, "batch", None),
+        length=mesh_axes(mesh, "length", arrays[1].shape[1]),
+        embed=mesh_axes(mesh, "embed", None),
+        vocab=mesh_axes(mesh, "vocab", None),
+    )
+    alone: Any = PartitionSpec()
+    rows: Any = PartitionSpec(split.batch)
+    tokens: Any = PartitionSpec(split.batch, split.length)
     work = functools.partial(_on_device, config, split, z_loss, learn)
-    gradients = _Gradients(table, rows) if learn else None
+    gradients = _Gradients(table, tokens) if learn else None
     return jax.shard_map(
         work,
         mesh=mesh,
-        in_specs=(table, rows, rows, rows),
+        in_specs=(table, tokens, tokens, tokens),
         out_specs=((alone, Losses(rows, rows)), gradients),
         check_vma=False,  # _on_device says what is summed over which axes
     )(*arrays)
@@ -122,7 +129,7 @@ def _on_device(
     targets_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> tuple[tuple[jax.Array, Losses], _Gradients | None]:
-    """The loss of this device's rows; `table_VD` is its part of the table."""
+    """The loss of this device's part of the rows; `table_VD` is its part of the table."""
     first = collectives.index(split.vocab) * table_VD.shape[0]
     table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
     rows, length, _ = x_BTD.shape
@@ -135,9 +142,10 @@ def _on_device(
     work = functools.partial(_chunk, config, split, z_loss, learn, table_VD, first)
     zeros = jnp.zeros(rows, jnp.float32)
 
-    def objective(total: Losses) -> jax.Array:
-        here = jnp.sum(total.loss) + z_loss * jnp.sum(total.z_loss)
-        return collectives.total(here, split.batch)
+    def result(total: Losses) -> tuple[jax.Array, Losses]:
+        of_rows = Losses(*(collectives.total(one, split.length) for one in total))
+        here = jnp.sum(of_rows.loss) + z_loss * jnp.sum(of_rows.z_loss)
+        return collectives.total(here, split.batch), of_rows
 
     if not learn:
 
@@ -145,7 +153,7 @@ def _on_device(
             return jax.tree.map(jnp.add, total, work(*chunk)[0]), None
 
         total, _ = jax.lax.scan(add, Losses(zeros, zeros), parts)
-        return (objective(total), total), None
+        return result(total), None
 
     def add_both(
         carry: tuple[Losses, jax.Array], chunk: tuple[jax.Array, ...]
@@ -158,13 +166,14 @@ def _on_device(
     start = (Losses(zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32))
     (total, grad_VD), grads = jax.lax.scan(add_both, start, parts)
     grad_VD = collectives.scattered(grad_VD, split.embed, 1)
-    grad_VD = collectives.total(grad_VD, tuple(a for a in split.batch if a not in split.embed))
+    others = (*split.batch, *split.length)
+    grad_VD = collectives.total(grad_VD, tuple(a for a in others if a not in split.embed))
     grad_BTD = grads.swapaxes(0, 1).reshape(rows, -1, x_BTD.shape[2])[:, :length]
     gradients = _Gradients(grad_VD, grad_BTD)
     # The backward pass waits until the table's gradient is scattered: the compiler would keep it
     # whole to the end of the step.
     gradients = jax.lax.optimization_barrier(gradients)
-    return (objective(total), total), gradients
+    return result(total), gradients
 
 
 def _chunk(
