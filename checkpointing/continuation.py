@@ -20,7 +20,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "model": {
         FROZEN: "vocab_size num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim "
         "max_length vocab_multiple norm norm_eps positions rope_theta mlp bias qk_norm "
-        "attention_softcap logit_softcap sliding_window tie_embeddings init_std",
+        "attention_softcap logit_softcap sliding_window tie_embeddings init_std "
+        "moe.num_experts moe.experts_per_token moe.expert_mlp_dim moe.shared_experts "
+        "moe.first_dense moe.scoring moe.renormalise moe.route_scale moe.balance "
+        "moe.balance_weight moe.bias_rate moe.router_z_weight",
         FREE: "spare_vocab dtype quantization remat scan_unroll logits_mb",
     },
     "data": {

@@ -24,7 +24,8 @@ def make_scorer(model: Decoder, mesh: Mesh, params_shardings: Any) -> Scorer:
     """The jitted sums of a batch; `model` is an outline."""
 
     def score(params: parameters.Params, batch: dict[str, jax.Array]) -> Sums:
-        return batch_sums(parameters.bind(model, params), batch, mesh)[1]
+        sums = batch_sums(parameters.bind(model, params), batch, mesh)[1]
+        return {name: sums[name] for name in ("loss", "tokens", "bytes")}
 
     return jax.jit(
         score,

@@ -10,4 +10,6 @@ Shape suffixes, used in every file:
     D  embedding             N  query heads              K  key-value heads
     H  head size             F  hidden size of the MLP   V  vocabulary (padded)
     L  layers                G  query heads a key-value head serves (N = K * G)
+    E  experts               A  experts that a token is given to
+    M  rows of a matrix: tokens, once for each of their experts
 """

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from model.moe_config import MoeConfig
+
 Norm = Literal["rmsnorm", "layernorm"]
 Positions = Literal["rope", "learned"]
 Mlp = Literal["swiglu", "gelu"]
@@ -49,6 +51,7 @@ class ModelConfig:
       logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
         loss, and half as much of their gradient. Larger parts of the sequence read the table, and
         add to its gradient, less often.
+      moe: mixtures of experts in the place of MLPs (model/moe_config.py).
     """
 
     vocab_size: int
@@ -78,6 +81,7 @@ class ModelConfig:
     remat: Remat = "none"
     scan_unroll: int = 1
     logits_mb: int = 128
+    moe: MoeConfig = MoeConfig()
 
     def __post_init__(self) -> None:
         for name in (
@@ -95,9 +99,25 @@ class ModelConfig:
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even head size")
-        if self.num_layers % self.scan_unroll:
+        if self.moe.num_experts:
+            self._check_experts()
+        scanned = self.num_layers - (self.moe.first_dense if self.moe.num_experts else 0)
+        if scanned % self.scan_unroll:
+            of = "num_layers" if scanned == self.num_layers else "num_layers - moe.first_dense"
+            raise ValueError(f"scan_unroll={self.scan_unroll} does not divide {of}={scanned}")
+
+    def _check_experts(self) -> None:
+        if self.moe.first_dense >= self.num_layers:
             raise ValueError(
-                f"scan_unroll={self.scan_unroll} does not divide num_layers={self.num_layers}"
+                f"moe.first_dense={self.moe.first_dense} leaves no layer of "
+                f"num_layers={self.num_layers} to experts: set moe.num_experts=0 for a dense model"
+            )
+        if self.bias:
+            raise ValueError("bias=True: experts have no biases; set it to False")
+        if self.quantization != "none":
+            raise ValueError(
+                f"quantization={self.quantization!r}: products with experts cannot be quantized; "
+                "set it to 'none'"
             )
 
     @property
@@ -106,42 +126,75 @@ class ModelConfig:
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     @property
+    def dense_layers(self) -> int:
+        """The layers, first in depth, whose MLP is dense."""
+        return self.moe.first_dense if self.moe.num_experts else self.num_layers
+
+    @property
+    def mlp_widths(self) -> tuple[int, ...]:
+        """Hidden widths of all MLPs of the model, those of experts too."""
+        moe, widths = self.moe, [self.mlp_dim] if self.dense_layers else []
+        if moe.num_experts:
+            widths.append(moe.expert_mlp_dim)
+            if moe.shared_experts:
+                widths.append(moe.shared_experts * moe.expert_mlp_dim)
+        return tuple(widths)
+
+    @property
     def _attention_weights(self) -> int:
         return self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
 
-    @property
-    def _mlp_weights(self) -> int:
-        return (3 if self.mlp == "swiglu" else 2) * self.embed_dim * self.mlp_dim
+    def _mlp_weights(self, width: int) -> int:
+        return (3 if self.mlp == "swiglu" else 2) * self.embed_dim * width
+
+    def _expert_layer_weights(self, experts: int) -> int:
+        """Of the MLP's place in a layer of experts: the router, so many experts, and the shared."""
+        moe = self.moe
+        widths = (experts + moe.shared_experts) * moe.expert_mlp_dim
+        return self.embed_dim * moe.num_experts + self._mlp_weights(widths)
 
     def num_params(self) -> int:
         """Parameters, padding of the vocabulary included.
 
         V D  (+ V D unless tied)  (+ max_length D if positions are learned)
-        + L (2 D H (N + K)  +  2 or 3 D F  +  norms and biases)  +  final norm
+        + L (2 D H (N + K)  +  2 or 3 D F  +  norms and biases)  +  final norm,
+
+        where a layer of E experts of width F and S shared ones has D E + (E + S) x 2 or 3 D F in
+        the place of 2 or 3 D F, and E more if it is balanced by a bias.
         """
         norm = self.embed_dim * (2 if self.norm == "layernorm" else 1)
-        block = self._attention_weights + self._mlp_weights + 2 * norm
+        block = self._attention_weights + 2 * norm
         if self.bias:
             block += self.head_dim * (self.num_heads + 2 * self.num_kv_heads) + self.embed_dim
-            block += self.mlp_dim * (2 if self.mlp == "swiglu" else 1) + self.embed_dim
         if self.qk_norm:
             block += 2 * self.head_dim * (2 if self.norm == "layernorm" else 1)
         tables = self.padded_vocab_size * self.embed_dim * (1 if self.tie_embeddings else 2)
         if self.positions == "learned":
             tables += self.max_length * self.embed_dim
-        return tables + self.num_layers * block + norm
+        dense = self._mlp_weights(self.mlp_dim)
+        if self.bias:
+            dense += self.mlp_dim * (2 if self.mlp == "swiglu" else 1) + self.embed_dim
+        of_experts = self._expert_layer_weights(self.moe.num_experts)
+        if self.moe.balance == "bias":
+            of_experts += self.moe.num_experts
+        mlps = self.dense_layers * dense + (self.num_layers - self.dense_layers) * of_experts
+        return tables + self.num_layers * block + mlps + norm
 
     def flops_per_token(self, length: int) -> float:
         """Floating-point operations of one training step, a token, at sequences of `length`.
 
         6 x (weights that multiply a token: attention, MLP and output projection; not the
-        embedding look-up)  +  6 L N H x (keys a token sees, twice: scores and values),
+        embedding look-up; of experts those that it chooses, the shared ones and the router)
+        +  6 L N H x (keys a token sees, twice: scores and values),
 
         where a token sees length / 2 keys on average (causal), or about the window if that is
         shorter. The convention of PaLM (Chowdhery et al. 2022, appendix B) but with the causal
         half counted once; recomputation by remat is not counted, as usual for MFU.
         """
-        matmul = self.num_layers * (self._attention_weights + self._mlp_weights)
+        matmul = self.num_layers * self._attention_weights
+        matmul += self.dense_layers * self._mlp_weights(self.mlp_dim)
+        chosen = self._expert_layer_weights(self.moe.experts_per_token)
+        matmul += (self.num_layers - self.dense_layers) * chosen
         matmul += self.padded_vocab_size * self.embed_dim
         keys: float = length / 2
         if 0 < self.sliding_window < length:

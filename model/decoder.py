@@ -1,6 +1,8 @@
 """The decoder: embedding, a scan over stacked blocks, output projection."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +19,46 @@ from model.layers import (
     weight,
 )
 from model.mlp import Mlp
+from model.moe import Moe, Routing
 
 _POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "save_dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
-    "save_attention": jax.checkpoint_policies.save_only_these_names("attention"),
+    # A router's choice is always kept: see model/moe.py.
+    "full": jax.checkpoint_policies.save_only_these_names("routing"),
+    "save_dots": jax.checkpoint_policies.save_only_these_names("routing", "product", "attention"),
+    "save_attention": jax.checkpoint_policies.save_only_these_names("routing", "attention"),
 }
 
 _WHOLE = ("batch", "length", "act_embed")
 _BETWEEN = ("batch", "act_length", "act_embed")
 """The residual stream, where nothing looks along the length: it may be split further."""
 
+Cache = tuple[KeyValues, ...]
+"""Keys and values of each stack of layers, [L, B, S, K, H]."""
+
+
+class Features(NamedTuple):
+    """What the blocks make of tokens.
+
+    Attributes:
+      x_BTD: the normalised output of the last block, in the config's dtype.
+      cache: with these tokens in it; None without one.
+      routing: what the routers did, stacked [L, ...] over the layers that have one; or None.
+    """
+
+    x_BTD: jax.Array
+    cache: Cache | None
+    routing: Routing | None
+
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP may be a mixture of experts."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means, experts: bool):
         self.constrain = means.constrain
         self.attention_norm = Norm(config, config.embed_dim)
         self.attention = Attention(config, rngs, means)
         self.mlp_norm = Norm(config, config.embed_dim)
-        self.mlp = Mlp(config, rngs, means)
+        self.mlp = Moe(config, rngs, means) if experts else Mlp(config, rngs, means, config.mlp_dim)
 
     def __call__(
         self,
@@ -46,12 +67,17 @@ class Block(nnx.Module):
         angles: jax.Array | None,
         past: KeyValues | None,
         start: jax.Array | int,
-    ) -> tuple[jax.Array, KeyValues | None]:
+    ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
         normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
         mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
         x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)
         normed_BTD = self.constrain(self.mlp_norm(x_BTD), _WHOLE)
-        return self.constrain(x_BTD + self.mlp(normed_BTD), _BETWEEN), past
+        routing = None
+        if isinstance(self.mlp, Moe):
+            y_BTD, routing = self.mlp(normed_BTD, segments_BT)
+        else:
+            y_BTD = self.mlp(normed_BTD)
+        return self.constrain(x_BTD + y_BTD, _BETWEEN), (past, routing)
 
 
 class Decoder(nnx.Module):
@@ -71,12 +97,18 @@ class Decoder(nnx.Module):
             shape = (config.max_length, embed)
             self.position_embedding = weight(rngs, shape, ("position", "embed"), config.init_std)
 
-        @nnx.split_rngs(splits=config.num_layers)
-        @nnx.vmap
-        def stacked(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs, means)
+        def stack(layers: int, experts: bool) -> Any:
+            @nnx.split_rngs(splits=layers)
+            @nnx.vmap
+            def stacked(rngs: nnx.Rngs) -> Block:
+                return Block(config, rngs, means, experts)
 
-        self.blocks = stacked(rngs)
+            return stacked(rngs)
+
+        dense, of_experts = config.dense_layers, config.num_layers - config.dense_layers
+        if dense and of_experts:
+            self.dense_blocks = stack(dense, experts=False)
+        self.blocks = stack(of_experts or dense, experts=of_experts > 0)
         self.final_norm = Norm(config, embed)
         if not config.tie_embeddings:
             self.unembedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
@@ -86,20 +118,17 @@ class Decoder(nnx.Module):
         tokens_BT: jax.Array,
         positions_BT: jax.Array,
         segments_BT: jax.Array,
-        cache: KeyValues | None = None,
+        cache: Cache | None = None,
         start: jax.Array | int = 0,
-    ) -> tuple[jax.Array, KeyValues | None]:
-        """The normalised output of the last block.
+    ) -> Features:
+        """All but the output projection.
 
         Args:
           tokens_BT: int32 token ids.
           positions_BT: int32, from 0 at the start of each document.
-          segments_BT: int32; tokens see only their own segment.
+          segments_BT: int32; tokens see only their own segment. 0 is padding.
           cache: from `empty_cache`, to decode with; holds one document a row.
           start: index in the row of the first of these tokens, when there is a cache.
-
-        Returns:
-          [B, T, D] in the config's dtype, and the cache with these tokens in it, or None.
         """
         config = self.config
         dtype = jnp.dtype(config.dtype)
@@ -111,23 +140,47 @@ class Decoder(nnx.Module):
             angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
         x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
-        definition, stacked = nnx.split(self.blocks)
+        grown, routing = [], None
+        for index, (blocks, layers) in enumerate(self._stacks):
+            definition, stacked = nnx.split(blocks)
+            run = functools.partial(self._layer, definition, segments_BT, angles, start)
+            past = None if cache is None else cache[index]
+            x_BTD, (past, routing) = self._scan(run, layers, x_BTD, (stacked, past))
+            grown.append(past)
+        x_BTD = self.final_norm(x_BTD)
+        return Features(x_BTD, None if cache is None else self._placed(tuple(grown)), routing)
 
-        def layer(x_BTD: jax.Array, block_and_past: tuple[Any, KeyValues | None]) -> Any:
-            state, past = block_and_past
-            block = nnx.merge(definition, state)
-            return block(x_BTD, segments_BT, angles, past, start)
+    @property
+    def _stacks(self) -> tuple[tuple[Block, int], ...]:
+        """The stacks of layers of a kind in the order of depth, and how many layers each has."""
+        layers, dense = self.config.num_layers, self.config.dense_layers
+        if dense in (0, layers):
+            return ((self.blocks, layers),)
+        return (self.dense_blocks, dense), (self.blocks, layers - dense)
 
+    @staticmethod
+    def _layer(
+        definition: Any,
+        segments_BT: jax.Array,
+        angles: jax.Array | None,
+        start: jax.Array | int,
+        x_BTD: jax.Array,
+        block_and_past: tuple[Any, KeyValues | None],
+    ) -> Any:
+        state, past = block_and_past
+        return nnx.merge(definition, state)(x_BTD, segments_BT, angles, past, start)
+
+    def _scan(self, layer: Callable[..., Any], layers: int, x_BTD: jax.Array, of_layers: Any) -> Any:
+        """Goes through the layers of a stack; what remat keeps is decided here."""
+        config = self.config
+        unroll = min(config.scan_unroll, layers)
         if config.remat != "none":
             # Two loops share no common subexpressions; where all layers are unrolled there is no
             # loop, and what is recomputed would be merged with what it was computed from.
-            unrolled = config.scan_unroll == config.num_layers
-            layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=unrolled)
+            policy = _POLICIES[config.remat]
+            layer = jax.checkpoint(layer, policy=policy, prevent_cse=unroll == layers)
         with matmul_precision(config):
-            x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
-        if cache is not None:
-            cache = self._place_cache(cache)
-        return self.final_norm(x_BTD), cache
+            return jax.lax.scan(layer, x_BTD, of_layers, unroll=unroll)
 
     @property
     def table(self) -> nnx.Param:
@@ -142,19 +195,22 @@ class Decoder(nnx.Module):
         self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array
     ) -> jax.Array:
         """Logits [B, T, V], float32, of the token after each; see `features` for the arguments."""
-        x_BTD, _ = self.features(tokens_BT, positions_BT, segments_BT)
-        return self.unembed(x_BTD)
+        return self.unembed(self.features(tokens_BT, positions_BT, segments_BT).x_BTD)
 
-    def empty_cache(self, batch: int, length: int) -> KeyValues:
-        """A cache for `batch` documents of up to `length` tokens: [L, B, S, K, H], zeros."""
-        config = self.config
-        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-        dtype = jnp.dtype(config.dtype)
-        return self._place_cache(KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)))
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        """A cache for `batch` documents of up to `length` tokens: zeros."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        one = (batch, length, config.num_kv_heads, config.head_dim)
 
-    def _place_cache(self, cache: KeyValues) -> KeyValues:
+        def zeros(layers: int) -> jax.Array:
+            return jnp.zeros((layers, *one), dtype)
+
+        stacks = self._stacks
+        return self._placed(tuple(KeyValues(zeros(n), zeros(n)) for _, n in stacks))
+
+    def _placed(self, cache: Cache) -> Cache:
         axes = ("layers", "batch", "length", "kv_heads", "head_dim")
-        return KeyValues(*(self.constrain(part, axes) for part in cache))
+        return jax.tree.map(lambda part: self.constrain(part, axes), cache)
 
 
 def unembed(config: ModelConfig, table_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:

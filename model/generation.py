@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import parameters
-from model.attention import KeyValues
-from model.decoder import Decoder
+from model.decoder import Cache, Decoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +74,21 @@ class Generator:
 
         def extend(
             params: parameters.Params,
-            cache: KeyValues,
+            cache: Cache,
             tokens_BT: jax.Array,
             start: jax.Array,
             last: jax.Array,
             seeds: jax.Array,
-        ) -> tuple[jax.Array, KeyValues]:
+        ) -> tuple[jax.Array, Cache]:
             """Feeds tokens into the cache at `start`; draws what follows the one at `last`."""
             decoder = parameters.bind(model, params)
             positions = start + jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
             ones = jnp.ones_like(tokens_BT)
-            x_BTD, grown = decoder.features(tokens_BT, positions, ones, cache, start)
-            assert grown is not None
-            x_BD = jax.lax.dynamic_index_in_dim(x_BTD, last, axis=1, keepdims=False)
+            found = decoder.features(tokens_BT, positions, ones, cache, start)
+            assert found.cache is not None
+            x_BD = jax.lax.dynamic_index_in_dim(found.x_BTD, last, axis=1, keepdims=False)
             key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
-            return sample(decoder.unembed(x_BD), key, how), grown
+            return sample(decoder.unembed(x_BD), key, how), found.cache
 
         self._extend = jax.jit(extend, donate_argnames=("cache",), out_shardings=(replicated, None))
         self._empty = jax.jit(model.empty_cache, static_argnums=(0, 1))

@@ -24,6 +24,25 @@ Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
 What is summed over comes last in the activations and first in the weight."""
 
 
+class ExpertWeights(NamedTuple):
+    """Of the experts of a layer, in the dtype that they are multiplied in.
+
+    Attributes:
+      up_EDF, gate_EDF: gate is None unless the MLP is SwiGLU.
+      down_EFD: back to the width of the residual stream.
+    """
+
+    up_EDF: jax.Array
+    gate_EDF: jax.Array | None
+    down_EFD: jax.Array
+
+
+Experts = Callable[[jax.Array, jax.Array, jax.Array, ExpertWeights], jax.Array]
+"""Given x [B, T, D], the experts of each token, ids [B, T, A] (int32; num_experts is none) and
+their weights [B, T, A] (float32), and the weights of the experts, returns the weighted sums of
+their outputs, [B, T, D] in x's dtype. `sharding` builds one."""
+
+
 def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """The `constrain` of a single device."""
     del axes
@@ -43,11 +62,13 @@ class Means(NamedTuple):
       attend: computes attention of whole rows; by default it is written out in XLA, with memory
         that is quadratic in length.
       multiply: multiplies activations with the weights of the blocks.
+      experts: computes mixtures of experts; by default on one device (model/moe.py).
     """
 
     constrain: Constrain = unconstrained
     attend: Attend | None = None
     multiply: Multiply = einsum
+    experts: Experts | None = None
 
     def product(self, equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
         """`multiply`, with a name that remat can keep."""

@@ -7,21 +7,31 @@ from model.config import ModelConfig
 from model.layers import Means, constant, weight
 
 
-class Mlp(nnx.Module):
-    """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu" (tanh form)."""
+def activated(up: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """The hidden activations: SwiGLU (Shazeer 2020) of both, GELU (tanh form) without a gate."""
+    return jax.nn.gelu(up, approximate=True) if gate is None else jax.nn.silu(gate) * up
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
+
+class Mlp(nnx.Module):
+    """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu" (tanh form).
+
+    Args:
+      config, rngs, means: as of the decoder.
+      width: hidden.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means, width: int):
         self.config, self.means = config, means
-        shape, axes = (config.embed_dim, config.mlp_dim), ("embed", "mlp")
+        shape, axes = (config.embed_dim, width), ("embed", "mlp")
         self.up = weight(rngs, shape, axes, config.init_std)
         if config.mlp == "swiglu":
             self.gate = weight(rngs, shape, axes, config.init_std)
         std = config.init_std / (2 * config.num_layers) ** 0.5
         self.down = weight(rngs, shape[::-1], axes[::-1], std)
         if config.bias:
-            self.up_bias = constant(0.0, (config.mlp_dim,), ("mlp",))
+            self.up_bias = constant(0.0, (width,), ("mlp",))
             if config.mlp == "swiglu":
-                self.gate_bias = constant(0.0, (config.mlp_dim,), ("mlp",))
+                self.gate_bias = constant(0.0, (width,), ("mlp",))
             self.down_bias = constant(0.0, (config.embed_dim,), ("norm",))
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
@@ -33,9 +43,9 @@ class Mlp(nnx.Module):
             return y if b is None else y + b[...].astype(dtype)
 
         h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)
+        gate_BTF = None
         if self.config.mlp == "swiglu":
-            h_BTF = jax.nn.silu(project(x_BTD, self.gate, self.gate_bias if bias else None)) * h_BTF
-        else:
-            h_BTF = jax.nn.gelu(h_BTF, approximate=True)
+            gate_BTF = project(x_BTD, self.gate, self.gate_bias if bias else None)
+        h_BTF = activated(h_BTF, gate_BTF)
         h_BTF = self.means.constrain(h_BTF, ("batch", "length", "mlp"))
         return project(h_BTF, self.down, self.down_bias if bias else None)

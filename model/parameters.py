@@ -32,7 +32,7 @@ def logical_axes(model: Decoder) -> Params:
 
     def named(path: tuple[Any, ...], param: nnx.Variable) -> tuple[str, ...]:
         axes: tuple[str, ...] = param.get_metadata("axes")
-        return ("layers", *axes) if path[0] == "blocks" else axes
+        return ("layers", *axes) if path[0] in ("dense_blocks", "blocks") else axes
 
     return nnx.to_pure_dict(nnx.map_state(named, nnx.state(model, nnx.Param)))
 
@@ -41,14 +41,14 @@ def in_compute_dtype(model: Decoder, params: Params) -> Params:
     """The parameters with every matrix in the dtype that it is multiplied in.
 
     For decoding, which would otherwise read float32 and cast it again for every token. What is
-    added or scaled in float32 stays float32: norms, their kin of one dimension, and positions.
+    added, scaled or routed in float32 stays float32: norms and their kin, positions, routers.
     """
     dtype = jnp.dtype(model.config.dtype)
     if dtype == jnp.float32:
         return params
 
     def cast(axes: tuple[str, ...], param: jax.Array) -> jax.Array:
-        return param if {"norm", "position"} & set(axes) else param.astype(dtype)
+        return param if {"norm", "position", "router"} & set(axes) else param.astype(dtype)
 
     axes = logical_axes(model)
     where = jax.tree.map(lambda param: param.sharding, params)

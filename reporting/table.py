@@ -65,6 +65,12 @@ TABLE: Mapping[str, Metric] = {
     "learning_rate": Metric("Learning rate", label="rate", smooth=False, zero=True),
     "param_norm": Metric("Parameter norm", label="norm"),
     "z_loss": Metric("Squared log of the softmax's normalizer", label="log(Z)²", zero=True),
+    "balance_loss": Metric("Load-balancing loss of the experts, 1 if all have as much"),
+    "router_z_loss": Metric("Squared log of the routers' normalizer", label="log(Z)²", zero=True),
+    "expert_load_max": Metric(
+        "Tokens of an expert, relative to the mean of its layer", label="busiest", zero=True
+    ),
+    "expert_load_min": Metric(on="expert_load_max", label="idlest"),
     "tokens": Metric(),
     # Of the clock.
     "time/tokens_per_s": Metric(

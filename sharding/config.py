@@ -9,7 +9,7 @@ AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 OVER_SLICES = ("pipeline", "data", "fsdp")
 """Those that may go from one slice of chips to the next, over the network of the data centre."""
 
-RESERVED = ("context", "expert", "pipeline")
+RESERVED = ("context", "pipeline")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,9 @@ class MeshConfig:
       data: copies of the model; each takes its share of the batch.
       fsdp: the batch is split, and so are parameters and optimizer state, gathered layer by layer.
       tensor: heads, MLP width and vocabulary are split.
-      context, expert, pipeline: reserved.
+      expert: the batch is split, and so are the experts of each layer: tokens travel to them
+        (sharding/experts.py). Of all other parameters it is a part of fsdp.
+      context, pipeline: reserved.
     """
 
     data: int = -1

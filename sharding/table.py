@@ -21,6 +21,7 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "norm": (),
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
+    "router": (),
     # activations; between blocks, where nothing looks along the length, it is split once more
     "batch": ("data", "fsdp", "expert"),
     "length": ("context",),
@@ -40,7 +41,7 @@ stay split (`validate` says it). The one row, and the one token, of a batch that
 see `generate.py` (for training and evaluation, `validate` refuses what is not divided).
 """
 
-ALONG_ALL = frozenset({"position", "norm"})
+ALONG_ALL = frozenset({"position", "norm", "router"})
 """A parameter with one of these axes may lie whole on every device along a mesh axis."""
 
 SPLIT_PARAMETERS = ("fsdp", "tensor", "expert", "pipeline")

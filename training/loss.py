@@ -6,14 +6,15 @@ from jax.sharding import Mesh
 
 from model.decoder import Decoder
 from training import head
+from training.balance import LOAD, balance
 
 Sums = dict[str, jax.Array]
 """Sums over the predicted tokens of a batch, by name.
 
 "tokens" (how many) and "bytes" (of text that they stand for) are counts: int32, which is exact up
 to 2^31 - 1 a step. From there to 2^32 (a billion tokens a step) a count is negative, which the
-recorder and `evaluate` refuse. Of a mixture there are "source_loss" and "source_tokens", [S]. All
-others are float32 scalars.
+recorder and `evaluate` refuse. Of a mixture there are "source_loss" and "source_tokens", [S]; of a
+model with experts LOAD (training/balance.py), [L, E]. All others are float32 scalars.
 """
 
 
@@ -25,7 +26,7 @@ def count(x: jax.Array) -> jax.Array:
 def means(sums: Sums) -> Sums:
     """What people read: a count stays as it is, every other sum is divided by its tokens."""
     tokens = jnp.maximum(sums["tokens"], 1)
-    counts = {"tokens", "bytes", "source_tokens"}
+    counts = {"tokens", "bytes", "source_tokens", LOAD}
     of = {"source_loss": jnp.maximum(sums.get("source_tokens", tokens), 1)}
     return {name: x if name in counts else x / of.get(name, tokens) for name, x in sums.items()}
 
@@ -45,14 +46,18 @@ def batch_sums(
     Returns:
       the objective, loss + z_loss x the sum of log(Z)^2, which is what may be differentiated; and
       the sums: "loss" (nats), "z_loss" (log(Z)^2), "tokens" and "bytes", of a mixture also
-      "source_loss" and "source_tokens".
+      "source_loss" and "source_tokens". A model with experts adds its losses to the objective,
+      and their sums (training/balance.py).
     """
-    x_BTD, _ = model.features(batch["tokens"], batch["positions"], batch["segments"])
+    found = model.features(batch["tokens"], batch["positions"], batch["segments"])
     objective, of_rows = head.losses(
-        model.config, mesh, z_loss, model.table[...], x_BTD, batch["targets"], batch["weights"]
+        model.config, mesh, z_loss, model.table[...], found.x_BTD, batch["targets"], batch["weights"]
     )
     sums = {name: jnp.sum(values) for name, values in of_rows._asdict().items()}
     sums |= {"tokens": count(batch["weights"]), "bytes": count(batch["bytes"])}
+    if found.routing is not None:
+        of_experts = balance(model.config, found.routing, batch["weights"])
+        objective, sums = objective + of_experts.objective, sums | of_experts.sums
     if "source" in batch:
         sums |= _by_source(batch["source"], of_rows.loss, batch["weights"])
     return objective, sums

@@ -21,12 +21,15 @@ _RMS = 0.2  # root mean square of the entries of an update: what Adam's have
 
 
 class Matrix(NamedTuple):
-    """How a parameter of the blocks, stacked in layers, is a matrix in each layer.
+    """How a parameter of the blocks, stacked in layers, is a matrix in each layer, or for each of
+    its experts.
 
     Attributes:
+      stacked: its dimensions that count matrices, the first ones.
       inputs, outputs: its dimensions that are summed over, and those of the result.
     """
 
+    stacked: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -44,11 +47,13 @@ def matrices(axes: Any) -> Any:
     """
 
     def one(axes: tuple[str, ...]) -> Matrix | None:
-        if axes[0] != "layers" or "embed" not in axes[1:]:
+        embed = next((i for i, name in enumerate(axes) if name in ("embed", "expert_embed")), 0)
+        if axes[0] != "layers" or not embed:
             return None
-        embed = axes.index("embed")
-        rest = tuple(i for i in range(1, len(axes)) if i != embed)
-        return Matrix((embed,), rest) if embed == 1 else Matrix(rest, (embed,))
+        stacked = tuple(i for i, name in enumerate(axes) if name in ("layers", "experts"))
+        rest = tuple(i for i in range(len(axes)) if i not in (*stacked, embed))
+        first = embed < min(rest)
+        return Matrix(stacked, (embed,), rest) if first else Matrix(stacked, rest, (embed,))
 
     return jax.tree.map(one, axes, is_leaf=lambda a: isinstance(a, tuple))
 
@@ -80,15 +85,15 @@ def scale_by_muon(
 
 
 def _orthogonal(x: jax.Array, matrix: Matrix, dtype: np.dtype[Any], spread: Spread) -> jax.Array:
-    """About the nearest orthogonal matrix in each layer, with entries of RMS `_RMS`.
+    """About the nearest orthogonal matrix of each, with entries of RMS `_RMS`.
 
     Each device has matrices whole, of its own layers: that takes two exchanges of them, where
     products of split ones would need some in every iteration.
     """
-    order = (0, *matrix.inputs, *matrix.outputs)
+    order = (*matrix.stacked, *matrix.inputs, *matrix.outputs)
     ordered = x.transpose(order)
-    rows = math.prod(x.shape[i] for i in matrix.inputs)
-    y = spread(_newton_schulz, ordered.reshape(x.shape[0], rows, -1).astype(dtype))
+    count, rows = (math.prod(x.shape[i] for i in some) for some in (matrix.stacked, matrix.inputs))
+    y = spread(_newton_schulz, ordered.reshape(count, rows, -1).astype(dtype))
     y = y.astype(jnp.float32) * (_RMS * math.sqrt(max(y.shape[1:])))
     back = tuple(order.index(i) for i in range(x.ndim))
     return y.reshape(ordered.shape).transpose(back)

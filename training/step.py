@@ -12,6 +12,7 @@ from model import parameters
 from model.decoder import Decoder
 from sharding.compiler import options
 from sharding.table import sharding
+from training.balance import LOAD, extremes, nudged
 from training.config import TrainConfig
 from training.loss import Sums, batch_sums, means
 from training.state import TrainState, abstract_params, shardings_of
@@ -83,7 +84,8 @@ def make_step(
     Returns:
       step(state, batch) -> the next state, and scalars: the means of the loss's sums a predicted
       token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient norm
-      (before clipping), parameter norm (after the update) and learning rate (float32).
+      (before clipping), parameter norm (after the update) and learning rate (float32). With
+      experts also their losses and the extremes of their load (training/balance.py).
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -92,8 +94,12 @@ def make_step(
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        of_experts = {}
+        if (load := sums.pop(LOAD, None)) is not None:
+            params, of_experts = nudged(model.config, params, load), extremes(load)
         metrics = {
             **means(sums),
+            **of_experts,
             "grad_norm": optax.global_norm(grads),
             "param_norm": optax.global_norm(params),
             "learning_rate": schedule(state.step),

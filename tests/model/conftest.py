@@ -10,6 +10,7 @@ import pytest
 from model import parameters
 from model.config import ModelConfig
 from model.decoder import Decoder
+from model.moe_config import MoeConfig
 
 SMALL: dict[str, Any] = dict(
     vocab_size=61,
@@ -29,6 +30,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma": dict(attention_softcap=20.0, logit_softcap=10.0, sliding_window=5, qk_norm=True),
     "everything": dict(
         norm="layernorm", bias=True, qk_norm=True, tie_embeddings=False, sliding_window=7
+    ),
+    "mixtral": dict(moe=MoeConfig(num_experts=4, expert_mlp_dim=40, router_z_weight=1e-3)),
+    "deepseek": dict(
+        mlp="gelu",
+        moe=MoeConfig(
+            num_experts=8,
+            experts_per_token=3,
+            expert_mlp_dim=16,
+            shared_experts=2,
+            first_dense=1,
+            scoring="sigmoid",
+            route_scale=2.5,
+            balance="bias",
+            balance_weight=1e-3,
+        ),
     ),
 }
 

@@ -60,6 +60,33 @@ def _mlp(x, p, config):
     return hidden @ p["down"] + bias("down")
 
 
+def _route(x, p, moe):
+    """Of one token: its experts, and the weight of each."""
+    logits = x @ p["router"]
+    if moe.scoring == "sigmoid":
+        scores = 1 / (1 + np.exp(-logits))
+    else:
+        scores = np.exp(logits - logits.max())
+        scores /= scores.sum()
+    ranked = scores + p["balance_bias"] if moe.balance == "bias" else scores
+    chosen = sorted(range(moe.num_experts), key=lambda e: -ranked[e])[: moe.experts_per_token]
+    weights = scores[chosen]
+    if moe.renormalise:
+        weights = weights / weights.sum()
+    return chosen, weights * moe.route_scale
+
+
+def _experts(x, p, config, segments):
+    y = _mlp(x, p["shared"], config) if config.moe.shared_experts else np.zeros_like(x)
+    for t in range(len(x)):
+        if segments[t] == 0:
+            continue
+        for e, weight in zip(*_route(x[t], p, config.moe), strict=True):
+            one = {name: p[name][e] for name in ("up", "gate", "down") if name in p}
+            y[t] += weight * _mlp(x[t], one, config)
+    return y
+
+
 def reference_logits(config, params, tokens, positions, segments):
     """Logits [T, V] of one row, float64. params: nested dict of arrays, blocks stacked."""
 
@@ -75,11 +102,16 @@ def reference_logits(config, params, tokens, positions, segments):
     x = params["embedding"][tokens]
     if config.positions == "learned":
         x = x + params["position_embedding"][positions]
+    dense = config.moe.first_dense if config.moe.num_experts else 0
     for i in range(config.num_layers):
-        p = layer(params["blocks"], i)
+        p = layer(params["dense_blocks"], i) if i < dense else layer(params["blocks"], i - dense)
         normed = _norm(x, p["attention_norm"], config)
         x = x + _attention(normed, p["attention"], config, positions, segments)
-        x = x + _mlp(_norm(x, p["mlp_norm"], config), p["mlp"], config)
+        normed = _norm(x, p["mlp_norm"], config)
+        if "router" in p["mlp"]:
+            x = x + _experts(normed, p["mlp"], config, segments)
+        else:
+            x = x + _mlp(normed, p["mlp"], config)
     table = params["embedding"] if config.tie_embeddings else params["unembedding"]
     logits = _norm(x, params["final_norm"], config) @ table.T
     if config.logit_softcap:

@@ -100,6 +100,6 @@ def test_padding_would_be_drawn_if_it_counted() -> None:
     """The parameters above do put these ids to the test."""
     model = parameters.bind(parameters.outline(small_config()), wild("llama"))
     batch = a_batch()
-    x_BTD, _ = model.features(batch["tokens"], batch["positions"], batch["segments"])
+    x_BTD = model.features(batch["tokens"], batch["positions"], batch["segments"]).x_BTD
     unmasked = np.asarray(x_BTD) @ np.asarray(wild("llama")["embedding"]).T
     assert (unmasked.argmax(-1) >= V).all()
