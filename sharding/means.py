@@ -7,6 +7,7 @@ from model import products
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
 from sharding.attention import attention
+from sharding.experts import experts
 from sharding.placement import constrainer
 
 
@@ -16,7 +17,8 @@ def means(mesh: Mesh, config: ModelConfig) -> Means:
     Raises:
       UserError: a package that the config needs is not installed.
     """
-    return Means(constrainer(mesh), attention(mesh, config), _multiply(mesh, config))
+    multiply = _multiply(mesh, config)
+    return Means(constrainer(mesh), attention(mesh, config), multiply, experts(mesh, config))
 
 
 def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:
