@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from model import grouped as xla
@@ -101,15 +100,10 @@ def _on_mesh(
     axes = ExpertWeights(wide, None if of.gate_EDF is None else wide, narrow)
 
     def whole(axes: tuple[str, ...], w: jax.Array) -> jax.Array:
-        return checkpoint_name(
-            collectives.gathered(w, embed, axes.index("expert_embed")), "gathered experts"
-        )
+        return collectives.gathered(w, embed, axes.index("expert_embed"))
 
-    # What is gathered is gathered again for the backward pass, whatever remat keeps.
-    @functools.partial(
-        jax.checkpoint,
-        policy=jax.checkpoint_policies.save_anything_except_these_names("gathered experts"),
-    )
+    # The backward pass gathers again, whatever remat keeps: all weights would be kept whole.
+    @functools.partial(jax.checkpoint, policy=lambda made_by, *_, **__: made_by.name != "all_gather")
     def on_device(
         x_BTD: jax.Array, ids_BTA: jax.Array, weights_BTA: jax.Array, of: ExpertWeights
     ) -> jax.Array:

@@ -6,7 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.megablox import gmm as kernels
+from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 
 _ROWS = (512, 256, 128)  # at a time
 _INNER, _OUTER = 2048, 512  # at most so many summed over, and so many of the result, at a time
@@ -30,7 +30,7 @@ def grouped(
 def _product(
     interpret: bool, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array
 ) -> jax.Array:
-    y_MY = kernels.gmm(
+    y_MY = gmm(
         x_MX,
         w_EXY,
         sizes_E,
@@ -52,7 +52,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, None]:
     x_MX, w_EXY, sizes_E = kept
     experts, inner, outer = w_EXY.shape
-    grad_MX = kernels.gmm(
+    grad_MX = gmm(
         grad_MY,
         w_EXY,
         sizes_E,
@@ -61,7 +61,7 @@ def _backward(
         transpose_rhs=True,
         interpret=interpret,
     )
-    grad_EXY = kernels.tgmm(
+    grad_EXY = tgmm(
         x_MX.swapaxes(0, 1),
         grad_MY,
         sizes_E,

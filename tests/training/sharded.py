@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -43,9 +44,9 @@ class Run(NamedTuple):
     step: Step
 
 
-def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    size = data * fsdp * tensor
-    return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[:size])
+def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, **more: int) -> Mesh:
+    config = MeshConfig(data=data, fsdp=fsdp, tensor=tensor, **more)
+    return make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
 
 
 def begin(
