@@ -76,6 +76,20 @@ def _route(x, p, moe):
     return chosen, weights * moe.route_scale
 
 
+def _routing(x, p, config, segments):
+    """Of a row: tokens an expert, sums of normalized scores, and the sum of log(Z)^2."""
+    chosen, scores, z = np.zeros(config.moe.num_experts), 0.0, 0.0
+    for t in range(len(x)):
+        if segments[t]:
+            chosen[_route(x[t], p, config.moe)[0]] += 1
+            logits = x[t] @ p["router"]
+            sigmoid = config.moe.scoring == "sigmoid"
+            raw = 1 / (1 + np.exp(-logits)) if sigmoid else np.exp(logits)
+            scores = scores + raw / raw.sum()
+            z += np.log(np.exp(logits).sum()) ** 2
+    return chosen, scores, z
+
+
 def _experts(x, p, config, segments):
     y = _mlp(x, p["shared"], config) if config.moe.shared_experts else np.zeros_like(x)
     for t in range(len(x)):
@@ -89,6 +103,16 @@ def _experts(x, p, config, segments):
 
 def reference_logits(config, params, tokens, positions, segments):
     """Logits [T, V] of one row, float64. params: nested dict of arrays, blocks stacked."""
+    return _forward(config, params, tokens, positions, segments)[0]
+
+
+def reference_routing(config, params, tokens, positions, segments):
+    """Of one row and all layers with experts: [L, E] chosen, [L, E] scores and [L] z."""
+    found = _forward(config, params, tokens, positions, segments)[1]
+    return tuple(np.stack(each) for each in zip(*found, strict=True))
+
+
+def _forward(config, params, tokens, positions, segments):
 
     def f64(tree):
         if isinstance(tree, dict):
@@ -102,13 +126,14 @@ def reference_logits(config, params, tokens, positions, segments):
     x = params["embedding"][tokens]
     if config.positions == "learned":
         x = x + params["position_embedding"][positions]
-    dense = config.moe.first_dense if config.moe.num_experts else 0
+    dense, routing = config.moe.first_dense if config.moe.num_experts else 0, []
     for i in range(config.num_layers):
         p = layer(params["dense_blocks"], i) if i < dense else layer(params["blocks"], i - dense)
         normed = _norm(x, p["attention_norm"], config)
         x = x + _attention(normed, p["attention"], config, positions, segments)
         normed = _norm(x, p["mlp_norm"], config)
         if "router" in p["mlp"]:
+            routing.append(_routing(normed, p["mlp"], config, segments))
             x = x + _experts(normed, p["mlp"], config, segments)
         else:
             x = x + _mlp(normed, p["mlp"], config)
@@ -116,4 +141,4 @@ def reference_logits(config, params, tokens, positions, segments):
     logits = _norm(x, params["final_norm"], config) @ table.T
     if config.logit_softcap:
         logits = np.tanh(logits / config.logit_softcap) * config.logit_softcap
-    return logits
+    return logits, routing
