@@ -170,7 +170,7 @@ class Decoder(nnx.Module):
         state, past = block_and_past
         return nnx.merge(definition, state)(x_BTD, segments_BT, angles, past, start)
 
-    def _scan(self, layer: Callable[..., Any], layers: int, x_BTD: jax.Array, of_layers: Any) -> Any:
+    def _scan(self, layer: Callable[..., Any], layers: int, x_BTD: jax.Array, each: Any) -> Any:
         """Goes through the layers of a stack; what remat keeps is decided here."""
         config = self.config
         unroll = min(config.scan_unroll, layers)
@@ -180,7 +180,7 @@ class Decoder(nnx.Module):
             policy = _POLICIES[config.remat]
             layer = jax.checkpoint(layer, policy=policy, prevent_cse=unroll == layers)
         with matmul_precision(config):
-            return jax.lax.scan(layer, x_BTD, of_layers, unroll=unroll)
+            return jax.lax.scan(layer, x_BTD, each, unroll=unroll)
 
     @property
     def table(self) -> nnx.Param:

@@ -75,9 +75,7 @@ class Moe(nnx.Module):
             y_BTD = y_BTD + self.shared(x_BTD)
         return y_BTD, routing
 
-    def _route(
-        self, x_BTD: jax.Array, real_BT: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Routing]:
+    def _route(self, x_BTD: jax.Array, real_BT: jax.Array) -> tuple[jax.Array, jax.Array, Routing]:
         """The experts of each token (num_experts for none), their weights, and what was done."""
         moe = self.config.moe
         with jax.default_matmul_precision("highest"):
@@ -109,7 +107,7 @@ class Moe(nnx.Module):
 
 
 def highest(x: jax.Array, count: int) -> jax.Array:
-    """Where the `count` highest numbers of the last axis are, the highest first; int32 [..., count].
+    """Where the `count` highest numbers of the last axis are, highest first: int32 [..., count].
 
     One after the other: the compiler does not split `jax.lax.top_k` over devices, and would bring
     all numbers to all of them.

@@ -49,14 +49,14 @@ def batch_sums(
       "source_loss" and "source_tokens". A model with experts adds its losses to the objective,
       and their sums (training/balance.py).
     """
-    found = model.features(batch["tokens"], batch["positions"], batch["segments"])
+    x_BTD, _, routing = model.features(batch["tokens"], batch["positions"], batch["segments"])
     objective, of_rows = head.losses(
-        model.config, mesh, z_loss, model.table[...], found.x_BTD, batch["targets"], batch["weights"]
+        model.config, mesh, z_loss, model.table[...], x_BTD, batch["targets"], batch["weights"]
     )
     sums = {name: jnp.sum(values) for name, values in of_rows._asdict().items()}
     sums |= {"tokens": count(batch["weights"]), "bytes": count(batch["bytes"])}
-    if found.routing is not None:
-        of_experts = balance(model.config, found.routing, batch["weights"])
+    if routing is not None:
+        of_experts = balance(model.config, routing, batch["weights"])
         objective, sums = objective + of_experts.objective, sums | of_experts.sums
     if "source" in batch:
         sums |= _by_source(batch["source"], of_rows.loss, batch["weights"])

@@ -27,9 +27,7 @@ def grouped(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(
-    interpret: bool, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array
-) -> jax.Array:
+def _product(interpret: bool, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array) -> jax.Array:
     y_MY = gmm(
         x_MX,
         w_EXY,

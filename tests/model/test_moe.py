@@ -100,7 +100,7 @@ def test_the_router_says_what_it_did(kind: str) -> None:
     segments = np.ones((2, 12), np.int32)
     segments[1, 7:] = 0
     positions = np.tile(np.arange(12, dtype=np.int32), (2, 1))
-    rows = tokens, positions, segments
+    rows: Any = (tokens, positions, segments)
     routing = jax.jit(lambda p: parameters.bind(outline, p).features(*rows).routing)(params)
     params = jax.tree.map(np.asarray, params)
     layers = config.num_layers - config.moe.first_dense
@@ -117,7 +117,7 @@ def test_the_router_says_what_it_did(kind: str) -> None:
 def test_the_backward_pass_does_not_choose_again(remat: str) -> None:
     config = small_config("deepseek", remat=remat)
     outline = parameters.outline(config)
-    rows = np.ones((1, 8), np.int32)
+    rows = jnp.ones((1, 8), jnp.int32)
 
     def loss(params: Any) -> jax.Array:
         return jnp.sum(parameters.bind(outline, params).features(rows, rows, rows).x_BTD)
@@ -167,7 +167,9 @@ def test_flops_are_of_the_experts_that_a_token_goes_through() -> None:
     assert config.flops_per_token(8) - dense.flops_per_token(8) == first + others
 
 
-@pytest.mark.parametrize("sizes", [(300, 0, 72, 12), (0, 0, 0, 0), (0, 128, 128, 0), (0, 0, 0, 384)])
+@pytest.mark.parametrize(
+    "sizes", [(300, 0, 72, 12), (0, 0, 0, 0), (0, 128, 128, 0), (0, 0, 0, 384)]
+)
 def test_megablox_multiplies_as_xla_does(sizes: tuple[int, ...]) -> None:
     """Forward and backward, with groups that are empty, and rows that belong to none."""
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from model.config import ModelConfig
 from model.kernels import megablox
 from model.layers import ExpertWeights
 from model.moe_config import MoeConfig
-from sharding import experts as dispatch
+from sharding import rounds as travel
 from sharding.config import AXES
 from sharding.experts import experts, kernel
 from sharding.means import means
@@ -45,6 +45,9 @@ MESHES: list[dict[str, int]] = [
     dict(data=2, fsdp=2, tensor=2),
     dict(tensor=8),
 ]
+
+
+HOW = ("anyhow", "all to the same", "with padding")
 
 
 def name(sizes: dict[str, int]) -> str:
@@ -98,25 +101,25 @@ def compare(function: Any, *how: str) -> None:
 @pytest.mark.parametrize("sizes", MESHES, ids=name)
 def test_a_mesh_computes_what_one_device_does(sizes: dict[str, int]) -> None:
     """Whatever the router does: no token is lost where all go to the same experts."""
-    compare(experts(mesh_of(**sizes), CONFIG), "anyhow", "all to the same", "with padding")
+    compare(experts(mesh_of(**sizes), CONFIG), *HOW)
 
 
 @pytest.mark.parametrize("room", [0.1, 8.0], ids=["many rounds", "one round"])
 def test_the_room_changes_nothing(room: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "ROOM", room)
-    monkeypatch.setattr(dispatch, "_MULTIPLE", 1)
+    monkeypatch.setattr(travel, "ROOM", room)
+    monkeypatch.setattr(travel, "_MULTIPLE", 1)
     compare(experts(mesh_of(expert=4, fsdp=2), CONFIG), "anyhow", "all to the same")
 
 
 def test_as_many_rounds_as_the_busiest_pair_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_MULTIPLE", 1)
+    monkeypatch.setattr(travel, "_MULTIPLE", 1)
     mesh = mesh_of(expert=4)
     rows = jax.sharding.PartitionSpec("expert")
 
     def rounds(ids_NA: Any) -> Any:
-        ring = dispatch._Ring(CONFIG, grouped.ragged, ("expert",), 4, ("expert",), False)
-        trips = dispatch._trips(ring, ids_NA, E // 4)
-        assert trips.room == 9  # of 8 x 3 rows, 6 for each device, and half as many more
+        ring = travel.Ring(CONFIG, grouped.ragged, ("expert",), 4, ("expert",), False)
+        trips = travel.plan(ring, ids_NA, E // 4)
+        assert trips.room == 10  # of 8 x 3 rows, 6 for each device, and half as many more
         return trips.rounds[None]
 
     run = jax.jit(jax.shard_map(rounds, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False))
@@ -138,10 +141,10 @@ def by_all_gather(
         jax.lax.all_gather(x, axis_name)
         for x in (operand, input_offsets, send_sizes, output_offsets)
     ]
-    for source, (x, begin, size, to) in enumerate(zip(*everything, strict=True)):
+    for source, (x, start, size, to) in enumerate(zip(*everything, strict=True)):
         at = jnp.arange(output.shape[0])
         mine = (at >= to[me]) & (at < to[me] + size[me])
-        rows = x[jnp.clip(at - to[me] + begin[me], 0, len(x) - 1)]
+        rows = x[jnp.clip(at - to[me] + start[me], 0, len(x) - 1)]
         output = jnp.where(mine[:, None] & (size[me] == recv_sizes[source]), rows, output)
     return output
 
@@ -151,9 +154,10 @@ def test_the_ragged_form_computes_the_same(
     sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jax.lax, "ragged_all_to_all", by_all_gather)
-    original = dispatch._Ring
-    monkeypatch.setattr(dispatch, "_Ring", lambda *given: original(*given)._replace(ragged=True))
-    compare(experts(mesh_of(**sizes), CONFIG), "anyhow", "all to the same", "with padding")
+    function: Any = experts(mesh_of(**sizes), CONFIG)
+    mesh, here = function.args
+    ragged = functools.partial(travel.in_rounds, here.args[0]._replace(ragged=True))
+    compare(functools.partial(function.func, mesh, ragged), *HOW)
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
@@ -180,10 +184,11 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
     shapes = ((8, 128, 256), (8, 128, 2), (8, 128, 2), (8, 256, 256))
     types = jnp.bfloat16, jnp.int32, jnp.float32, jnp.bfloat16
-    x, ids, weights, w = (
+    given: list[Any] = [
         jax.ShapeDtypeStruct(shape, dtype, sharding=split if dtype == types[3] and i else rows)
         for i, (shape, dtype) in enumerate(zip(shapes, types, strict=True))
-    )
+    ]
+    x, ids, weights, w = given
     step = jax.jit(jax.grad(total, (0, 2, 3)))
     text = str(step.lower(x, ids, weights, ExpertWeights(w, w, w)).compile().as_text())
     assert text.count(" ragged-all-to-all-start(") == 5
