@@ -204,6 +204,7 @@ def test_megablox_compiles_for_tpus(
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     one = jax.sharding.SingleDeviceSharding(devices[0])
 

@@ -169,6 +169,7 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     sizes = [{"expert": 4, "fsdp": 2}.get(axis, 1) for axis in AXES]
     mesh = jax.sharding.Mesh(np.array(devices).reshape(sizes), AXES)
