@@ -6,8 +6,8 @@
     python -m bench report                         # docs/performance.md, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, save), with its flags:
-`python -m bench NAME --help`.
+tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, save), with its
+flags: `python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 

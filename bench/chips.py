@@ -32,7 +32,7 @@ def measure(name: str, **options: Any) -> dict[str, Any]:
     """What the compiler says of one device of a chip."""
     shape = "2x2" if name in ("v5e", "v6e") else "2x2x1"
     topology = topologies.get_topology_desc(f"{name}:{shape}", "tpu", **options)
-    device = topology.devices[0]
+    device: Any = topology.devices[0]
     here = SingleDeviceSharding(device)
 
     def compiled(function: Any, side: int, dtype: Any, arguments: int) -> Any:

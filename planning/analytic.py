@@ -171,12 +171,9 @@ def _phase(
         own = sum(seconds(laid, line) for line in works if line.half == half)
         computing += own
         total += own
-        for axes in over if half else ():
-            time = sum(
-                line.seconds(over[axes])
-                for line in exchanged
-                if (line.half, line.axes) == (half, axes)
-            )
+        of_half = [line for line in exchanged if half and line.half == half]
+        for axes in {line.axes for line in of_half}:
+            time = _time(of_half, axes, over)
             # In parts that follow each other: the longer, and one part of the other.
             total += max(time - own, 0) + min(time, own) / over[axes].size
     if works and works[0].phase in (work.HEAD, work.UPDATE):

@@ -4,7 +4,7 @@ Letters are those of planning/layout.py. `whole` is what a device has after an a
 a reduce-scatter; of an all-to-all, what it has before and after.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from planning.layout import Layout, Parameter
@@ -118,6 +118,7 @@ def _residual_stream(layout: Layout) -> list[Exchange]:
         "save_attention": {ATTENTION: (gather, scatter), MLP: (gather,)},
         "save_dots": {ATTENTION: (gather,), MLP: (gather,)},
     }
+    phases: dict[str, Mapping[str, tuple[str, ...]]]
     phases = {FORWARD: both, AGAIN: again.get(layout.run.model.remat, {}), BACKWARD: both}
     times = layout.layers * layout.microbatches
     return [

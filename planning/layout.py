@@ -138,14 +138,14 @@ class Layout:
     @functools.cached_property
     def state(self) -> TrainState:
         """Shapes, dtypes and shardings of what training carries from step to step."""
-        outline = parameters.outline(self.run.model)
+        outline = _outline(self.run.model)
         optimizer, steps = self.run.optimizer, self.run.train.steps
         tx = make_optimizer(optimizer, steps, outline, self.mesh)  # type: ignore[arg-type]
         return abstract_state(tx, outline, self.mesh)  # type: ignore[arg-type]
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        outline = parameters.outline(self.run.model)
+        outline = _outline(self.run.model)
         axes = jax.tree_util.tree_flatten_with_path(
             parameters.logical_axes(outline), is_leaf=lambda a: isinstance(a, tuple)
         )[0]
@@ -177,6 +177,9 @@ class Layout:
             held * math.prod(self.sizes[axis] for axis in gathered),
             tuple(a for a in of_tokens if a not in split),
         )
+
+
+_outline = functools.lru_cache(maxsize=8)(parameters.outline)
 
 
 def of(run: RunConfig, topology: Topology) -> Layout:

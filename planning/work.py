@@ -57,7 +57,7 @@ def model_flops(layout: Layout) -> float:
 
 
 def filled(size: int, side: int) -> float:
-    """How much of a matrix unit a dimension fills: 64 of 128 are a half. 1 where units have none."""
+    """How much of a matrix unit a dimension fills: 64 of 128 are a half; 1 without units."""
     return size / (-(-size // side) * side) if side else 1.0
 
 
