@@ -53,7 +53,7 @@ class Published(NamedTuple):
 
     name: str
     topology: str
-    rows: float
+    rows: int
     length: int
     remat: str
     keeps: str

@@ -4,10 +4,11 @@ Letters are those of planning/layout.py. `whole` is what a device has after an a
 a reduce-scatter; of an all-to-all, what it has before and after.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from planning.layout import Layout, Parameter
+from planning.remat import POLICIES
 from planning.torus import Links, links
 from planning.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
 from sharding.table import mesh_axes
@@ -111,15 +112,12 @@ def _residual_stream(layout: Layout) -> list[Exchange]:
     axes = split or _axes(layout, "heads")
     whole = layout.rows * layout.length * layout.run.model.embed_dim * layout.itemsize
     gather, scatter = ("all-gather", "reduce-scatter") if split else ("", "all-reduce")
-    both = {ATTENTION: (gather, scatter), MLP: (gather, scatter)}
-    # What is computed again ends with what the products after it need.
-    again = {
-        "full": {ATTENTION: (gather, scatter), MLP: (gather,)},
-        "save_attention": {ATTENTION: (gather, scatter), MLP: (gather,)},
-        "save_dots": {ATTENTION: (gather,), MLP: (gather,)},
-    }
-    phases: dict[str, Mapping[str, tuple[str, ...]]]
-    phases = {FORWARD: both, AGAIN: again.get(layout.run.model.remat, {}), BACKWARD: both}
+    policy = POLICIES[layout.run.model.remat]
+    every: dict[str, tuple[str, ...]] = {ATTENTION: (gather, scatter), MLP: (gather, scatter)}
+    phases: dict[str, dict[str, tuple[str, ...]]]
+    phases = {FORWARD: every, AGAIN: {}, BACKWARD: every}
+    if policy.elementwise:  # with the norms their results are gathered again
+        phases[AGAIN] = {ATTENTION: (gather, scatter if policy.products else ""), MLP: (gather,)}
     times = layout.layers * layout.microbatches
     return [
         Exchange(phase, half, "activations", kind, axes, whole, times, "B T D a")

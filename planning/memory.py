@@ -6,12 +6,13 @@ alignment, the program) is not counted, what it saves by fusion neither.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from planning.layout import Layout
+from planning.remat import kept
 
 HEAD, BLOCKS, UPDATE = "head", "blocks, backward", "update"
 """The moments: the loss, with all blocks' activations kept; the backward pass of a block; the
@@ -84,70 +85,6 @@ def _gradients(layout: Layout) -> list[Held]:
             )
         )
     return lines
-
-
-class _Tensor(NamedTuple):
-    """Bytes a token that a block keeps of something, and the tokens of a row that it has."""
-
-    a_token: Callable[[Layout], float]
-    formula: str
-    between: bool = False
-
-
-_KEEPS: Mapping[str, _Tensor] = {
-    "input": _Tensor(lambda o: o.itemsize * o.run.model.embed_dim, "D a", between=True),
-    "queries, keys, values": _Tensor(
-        lambda o: o.itemsize * o.run.model.head_dim * (o.heads + 2 * o.kv_heads), "(N + 2 K) H a"
-    ),
-    "attention": _Tensor(
-        lambda o: o.heads * (o.itemsize * o.run.model.head_dim + 4), "N (H a + 4)"
-    ),
-    "attention's output": _Tensor(
-        lambda o: o.itemsize * o.run.model.embed_dim, "D a", between=True
-    ),
-    "hidden": _Tensor(
-        lambda o: o.itemsize * o.hidden * (2 if o.run.model.mlp == "swiglu" else 1),
-        "2 F a (1 for gelu)",
-    ),
-    # What only a backward pass without recomputation reads: float32 inside the norms, attention's
-    # result once more, and the activation function from the inside.
-    "norms": _Tensor(
-        lambda o: 2 * ((12 + o.itemsize) * o.run.model.embed_dim + 8), "2 ((12 + a) D + 8)", True
-    ),
-    "attention, transposed": _Tensor(
-        lambda o: o.itemsize * o.run.model.head_dim * o.heads, "N H a"
-    ),
-    "hidden, inside": _Tensor(
-        lambda o: o.itemsize * o.hidden * (4 if o.run.model.mlp == "swiglu" else 5),
-        "4 F a (5 for gelu)",
-    ),
-}
-
-KEPT: Mapping[str, tuple[str, ...]] = {
-    "full": ("input",),
-    "save_attention": ("input", "attention"),
-    "save_dots": ("input", "queries, keys, values", "attention", "attention's output", "hidden"),
-    "none": (
-        "norms",
-        "queries, keys, values",
-        "attention",
-        "attention, transposed",
-        "hidden",
-        "hidden, inside",
-    ),
-}
-"""What a block keeps for the backward pass, by model.remat."""
-
-
-def kept(layout: Layout, policy: str) -> dict[str, tuple[float, str]]:
-    """Bytes of what one block keeps of a microbatch, by name, with their formulas."""
-    found = {}
-    for name in KEPT[policy]:
-        tensor = _KEEPS[name]
-        length = layout.between if tensor.between else layout.length
-        tokens = "B T (between blocks)" if tensor.between else "B T"
-        found[name] = layout.rows * length * tensor.a_token(layout), f"{tokens} x {tensor.formula}"
-    return found
 
 
 def _activations(layout: Layout) -> list[Held]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from planning.chip import Torus
 from planning.layout import Layout
 from planning.memory import bytes_of
+from planning.remat import POLICIES
 from training import muon
 
 FORWARD, AGAIN, BACKWARD = "forward", "recomputed", "backward"
@@ -77,12 +78,11 @@ def _products(layout: Layout) -> list[Work]:
     out = [(layout.heads * size, embed)]
     up = [(embed, layout.hidden)] * (2 if model.mlp == "swiglu" else 1)
     down = [(layout.hidden, embed)]
-    # To have the hidden activations again, the product after them is not needed.
-    again = {"full": (heads + out, up), "save_attention": (heads + out, up)}
+    again = (heads + out, up) if POLICIES[model.remat].products else ([], [])
     lines = []
     for phase, each, halves in (
         (FORWARD, 1, (heads + out, up + down)),
-        (AGAIN, 1, again.get(model.remat, ([], []))),
+        (AGAIN, 1, again),
         (BACKWARD, 2, (heads + out, up + down)),
     ):
         for half, shapes in zip((ATTENTION, MLP), halves, strict=True):
@@ -140,7 +140,7 @@ def _attention(layout: Layout) -> list[Work]:
     moved = a * (2 * tokens + 2 * each / block(layout) * model.head_dim)
     backward = 5 if layout.topology.chip is None else 7
     phases = [(FORWARD, 2, 1.0), (BACKWARD, backward, 3.0)]
-    if model.remat == "full":
+    if POLICIES[model.remat].attention:
         phases.append((AGAIN, 2, 1.0))
     return [
         Work(
@@ -165,7 +165,7 @@ def _elementwise(layout: Layout) -> list[Work]:
     once = a * (10 * stream + 2 * turned + (3 if model.mlp == "swiglu" else 2) * hidden)
     formula = "n B T (10 D + 2 (N + K) H + 3 F) a"
     phases = [(FORWARD, 1, ""), (BACKWARD, 2, "2 x ")]
-    if model.remat != "none":
+    if POLICIES[model.remat].elementwise:
         phases.append((AGAIN, 1, ""))
     return [
         Work(phase, "", "elementwise", 0, 0, n * times * once, f"{told}{formula}")
