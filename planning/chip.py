@@ -99,7 +99,7 @@ class Chip:
     hbm_rate: float
     links: Torus | Switch
     host: Host
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] = dataclasses.field(repr=False)
     cores: int = 1
     devices: int = 1
     units: int = 0

@@ -131,6 +131,9 @@ def _residual_stream(layout: Layout) -> list[Exchange]:
 def _tables(layout: Layout) -> list[Exchange]:
     """The output projection gathered once a microbatch, its gradient scattered once in float32;
     the embedding by its columns: activations travel, not the table.
+
+    libtpu makes an all-reduce of that scatter where the chips lie along `fsdp` alone, with twice
+    the bytes (docs/performance.md).
     """
     a, n = layout.itemsize, layout.microbatches
     tables = {p.name: p for p in layout.parameters if "vocab" in p.axes}
