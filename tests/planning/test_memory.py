@@ -72,6 +72,14 @@ def test_the_peak_is_of_a_moment():
     assert memory.peak(lines) == (memory.BLOCKS, 7)
 
 
+def zeros(leaf):
+    """The shards of an array of zeros that lies as an abstract one does."""
+    whole = np.zeros(leaf.shape, leaf.dtype)
+    return jax.make_array_from_callback(
+        leaf.shape, leaf.sharding, lambda index: whole[index]
+    ).addressable_shards
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor", "lion"])
 @pytest.mark.parametrize("sizes", MESHES)
 def test_the_state_is_what_devices_really_hold(sizes, optimizer):
@@ -81,14 +89,8 @@ def test_the_state_is_what_devices_really_hold(sizes, optimizer):
     abstract = abstract_state(tx, outline, mesh)
     first = jax.devices()[0]
 
-    def held(tree) -> int:
-        arrays = [
-            jax.make_array_from_callback(
-                leaf.shape, leaf.sharding, lambda i, leaf=leaf: np.zeros(leaf.shape, leaf.dtype)[i]
-            )
-            for leaf in jax.tree.leaves(tree)
-        ]
-        shards = (shard for array in arrays for shard in array.addressable_shards)
+    def held(tree):
+        shards = (shard for leaf in jax.tree.leaves(tree) for shard in zeros(leaf))
         return sum(shard.data.nbytes for shard in shards if shard.device == first)
 
     data, fsdp, tensor = sizes
@@ -128,7 +130,9 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, mlp):
         if leaf.shape[:1] == (rows,) and leaf.shape not in common
     )
     laid = layout.of(run_of(model, rows, length), parse("cpu:1"))
-    assert sum(size for size, _ in remat.kept(laid, policy).values()) == kept
+    # Versions of JAX differ in whether gelu keeps four or five arrays of its inside.
+    more = {0, rows * length * model.mlp_dim * 2} if (policy, mlp) == ("none", "gelu") else {0}
+    assert sum(size for size, _ in remat.kept(laid, policy).values()) - kept in more
 
 
 @pytest.mark.parametrize(
