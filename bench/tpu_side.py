@@ -24,35 +24,25 @@ from jax.experimental import topologies
 from bench import hlo
 from bench.tpu import SHAPES, Shape
 from reporting.environment import describe
-from training.config import OptimizerConfig, OptimizerName, TrainConfig
+from training.config import OptimizerConfig, OptimizerName, RunConfig, TrainConfig
 
 
 def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     """Compiles our step."""
-    import numpy as np
-
-    from model import parameters
+    from data.config import DataConfig
     from sharding.config import MeshConfig
-    from sharding.means import means
     from sharding.mesh import make_mesh
-    from sharding.placement import abstract_rows
-    from training.optimizer import make_optimizer
-    from training.schedule import learning_rate
-    from training.state import abstract_state
-    from training.step import make_step
+    from training.program import lowered, program
 
     devices = topologies.get_topology_desc(platform="tpu", topology_name=shape.topology).devices
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
-    config = OptimizerConfig(name=optimizer)
-    train = TrainConfig(batch_size=shape.rows * len(devices))
-    outline = parameters.outline(shape.config(), means(mesh, shape.config()))
-    tx = make_optimizer(config, train.steps, outline, mesh)
-    state = abstract_state(tx, outline, mesh)
-    step: Any = make_step(outline, tx, learning_rate(config, train.steps), train, mesh, state)
-    ints = ("tokens", "targets", "segments", "positions", "bytes")
-    some = {name: np.zeros((1, shape.length), np.int32) for name in ints}
-    some["weights"] = np.zeros((1, shape.length), np.float32)
-    return step.lower(state, abstract_rows(mesh, train.batch_size, some)).compile()
+    config = RunConfig(
+        model=shape.config(),
+        data=DataConfig(source="python_stdlib", sequence_length=shape.length),
+        optimizer=OptimizerConfig(name=optimizer),
+        train=TrainConfig(batch_size=shape.rows * len(devices)),
+    )
+    return lowered(config, program(config, mesh)).compile()
 
 
 def maxtext(shape: Shape) -> Any:

@@ -11,15 +11,11 @@ from ml_collections import ConfigDict
 from configs import door, flags
 from model import parameters
 from sharding.config import AXES
-from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.table import sharding, validate
 from tests.training.sharded import batch as some_batch
 from training.config import RunConfig
-from training.optimizer import make_optimizer
-from training.schedule import learning_rate
-from training.state import abstract_state
-from training.step import make_step
+from training.program import program
 
 DEVICES = {  # that each docstring names
     "books": (1,),
@@ -76,18 +72,14 @@ def test_its_step_is_traced_on_eight_devices(name):
         assert DEVICES[name] == (1,)
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
-    outline = parameters.outline(run.model, means(mesh, run.model))
-    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
-    schedule = learning_rate(run.optimizer, run.train.steps)
-    state = abstract_state(tx, outline, mesh)
+    made = program(run, mesh)
+    state = made.state
     by_rows = sharding(mesh, ("batch",))
     batch = {
         key: jax.ShapeDtypeStruct((rows, length), values.dtype, sharding=by_rows)
         for key, values in some_batch(0).items()
     }
-    after, metrics = jax.eval_shape(
-        make_step(outline, tx, schedule, run.train, mesh, state), state, batch
-    )
+    after, metrics = jax.eval_shape(made.step, state, batch)
     jax.tree.map(lambda a, b: None if same(a, b) else pytest.fail(f"{a} became {b}"), state, after)
     assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
