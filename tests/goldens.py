@@ -1,0 +1,91 @@
+"""Golden files: how every shipped run is split over the hardware that its layouts are for.
+
+    python -m tests.goldens
+
+writes tests/golden/ anew and prints what changed. A test compares the files with what the table
+says, so that no change of it passes unseen.
+"""
+
+import difflib
+import importlib
+import sys
+from pathlib import Path
+
+from jax.sharding import AbstractMesh
+
+from configs import door, flags, layouts
+from model import parameters
+from planning.tensors import state_tensors, total
+from planning.topology import devices_of
+from sharding.config import AXES
+from training.config import RunConfig
+from training.optimizer import make_optimizer
+from training.state import abstract_state
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def places() -> list[tuple[str, str]]:
+    """Every run with every hardware that it has a layout for."""
+    return [(name, one) for name in flags.runs() for one in _config(name).layouts]
+
+
+def run_on(name: str, hardware: str) -> RunConfig:
+    """A shipped run, as some hardware trains it."""
+    config = _config(name)
+    if config.data.tokenizer is None:
+        config.data.tokenizer = "tokenizer.json"
+    made, _ = layouts.applied(config, hardware)
+    return door.with_vocabulary(door.read(made, "tpu"), config.data.tokenizer_vocab_size)
+
+
+def text(name: str, hardware: str) -> str:
+    """A line a tensor: dtype, shape, what splits each dimension, bytes on a device."""
+    run = run_on(name, hardware)
+    sizes = run.mesh.sizes(devices_of(hardware))
+    mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
+    outline = parameters.outline(run.model)
+    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)  # type: ignore[arg-type]
+    state = abstract_state(tx, outline, mesh)  # type: ignore[arg-type]
+    tensors = state_tensors(outline, state)
+    split = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "one device"
+    lines = [f"{name} on {hardware}: {split}, accumulation {run.train.accumulation}"]
+    for kind in ("parameters", "optimizer"):
+        lines.append(f"{kind}: {total(tensors, kind):,} bytes a device")
+        for one in (tensor for tensor in tensors if tensor.kind == kind):
+            names = one.axes or ("?",) * len(one.shape)
+            dims = ", ".join(
+                f"{axis} {size}" + (f" / {' '.join(by)}" if by else "")
+                for axis, size, by in zip(names, one.shape, one.mesh_axes, strict=True)
+            )
+            lines.append(f"  {one.name} {one.dtype} [{dims}] {one.bytes:,}")
+    return "\n".join(lines) + "\n"
+
+
+def file(name: str, hardware: str) -> Path:
+    return FOLDER / f"{name}.{hardware}.txt"
+
+
+def _config(name: str):  # type: ignore[no-untyped-def]
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    wanted = {file(*place): text(*place) for place in places()}
+    for path in FOLDER.glob("*.txt"):
+        if path not in wanted:
+            print(f"removed: {path.name}")
+            path.unlink()
+    for path, new in sorted(wanted.items()):
+        old = path.read_text() if path.exists() else ""
+        sys.stdout.writelines(
+            difflib.unified_diff(
+                old.splitlines(True), new.splitlines(True), f"{path.name} (old)", path.name, n=0
+            )
+        )
+        path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
