@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
-from configs import door
+from configs import door, layouts
 from configs import flags as config_flags
 from data.preparation import Prepared, prepare
 from data.stream import Stream, stream_of
@@ -37,6 +38,7 @@ from data.windows import Windows
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Scorer, make_scorer
 from model.parameters import Params
+from planning.hardware import memory_here, name_here
 from planning.layout import lay_out
 from reporting import environment, outlook, summary
 from reporting.hardware import peak_flops
@@ -97,11 +99,14 @@ class Run(NamedTuple):
 
 def main(job: commands.Job) -> None:
     began = time.perf_counter()
-    config = door.read(CONFIG.value, jax.default_backend())
+    chosen, layout = layouts.applied(CONFIG.value, name_here(), config_flags.given())
+    config = door.read(chosen, jax.default_backend())
+    if layout and job.others.index == 0:
+        print(layout, file=sys.stderr)
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
-    mesh = lay_out(config)
+    mesh = lay_out(config, memory=memory_here())
     lock = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)

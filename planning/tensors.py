@@ -52,7 +52,7 @@ def total(tensors: Iterable[Tensor], kind: str) -> int:
 def _tensors(kind: str, tree: Any, axes: dict[str, tuple[str, ...]]) -> Iterator[Tensor]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = _name(path)
-        of = next((names for end, names in axes.items() if name.endswith(end)), ())
+        of = next((names for end, names in axes.items() if f".{name}".endswith(f".{end}")), ())
         spec = (*leaf.sharding.spec, *((),) * leaf.ndim)[: leaf.ndim]
         split = tuple(() if s is None else (s,) if isinstance(s, str) else tuple(s) for s in spec)
         size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

@@ -10,13 +10,15 @@ import difflib
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import AbstractMesh
+from ml_collections import ConfigDict
 
 from configs import door, flags, layouts
 from model import parameters
+from planning.hardware import devices_of
 from planning.tensors import state_tensors, total
-from planning.topology import devices_of
 from sharding.config import AXES
 from training.config import RunConfig
 from training.optimizer import make_optimizer
@@ -40,19 +42,27 @@ def run_on(name: str, hardware: str) -> RunConfig:
 
 
 def text(name: str, hardware: str) -> str:
-    """A line a tensor: dtype, shape, what splits each dimension, bytes on a device."""
+    """A line a tensor: dtype, shape, what splits each dimension, bytes on a device.
+
+    Of the optimizer those alone that do not lie as their parameters do.
+    """
     run = run_on(name, hardware)
     sizes = run.mesh.sizes(devices_of(hardware))
-    mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
+    mesh: Any = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
     outline = parameters.outline(run.model)
-    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)  # type: ignore[arg-type]
+    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
     state = abstract_state(tx, outline, mesh)  # type: ignore[arg-type]
     tensors = state_tensors(outline, state)
     split = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "one device"
     lines = [f"{name} on {hardware}: {split}, accumulation {run.train.accumulation}"]
+    alike: dict[str, tuple[tuple[str, ...], ...]] = {}
     for kind in ("parameters", "optimizer"):
         lines.append(f"{kind}: {total(tensors, kind):,} bytes a device")
         for one in (tensor for tensor in tensors if tensor.kind == kind):
+            if kind == "parameters":
+                alike[one.name] = one.mesh_axes
+            elif any(one.name.endswith(k) and v == one.mesh_axes for k, v in alike.items()):
+                continue  # it lies as its parameter does
             names = one.axes or ("?",) * len(one.shape)
             dims = ", ".join(
                 f"{axis} {size}" + (f" / {' '.join(by)}" if by else "")
@@ -66,8 +76,9 @@ def file(name: str, hardware: str) -> Path:
     return FOLDER / f"{name}.{hardware}.txt"
 
 
-def _config(name: str):  # type: ignore[no-untyped-def]
-    return importlib.import_module(f"configs.{name}").get_config()
+def _config(name: str) -> ConfigDict:
+    made: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
+    return made
 
 
 def main() -> None:

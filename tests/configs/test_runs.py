@@ -10,24 +10,26 @@ from ml_collections import ConfigDict
 
 from configs import door, flags
 from model import parameters
+from planning.hardware import devices_of
 from sharding.config import AXES
 from sharding.mesh import make_mesh
 from sharding.table import sharding, validate
+from tests import goldens
 from tests.training.sharded import batch as some_batch
 from training.config import RunConfig
 from training.program import program
 
-DEVICES = {  # that each docstring names
-    "books": (1,),
-    "gpt2_124m": (8,),
-    "llama3_8b": (64, 256),
-    "llama_1b": (8, 16),
-    "mixture": (1,),
-    "python_stdlib": (1,),
-    "tfds_text": (1,),
-    "tiny": (1, 8),
+HERE = ("books", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
+PLACES = goldens.places()
+RUNS = flags.runs()
+PARAMETERS = {  # as published
+    "gpt2_124m": 124e6,
+    "llama2_7b": 6.74e9,
+    "llama2_70b": 69.0e9,
+    "llama3_405b": 405.9e9,
+    "llama3_8b": 8.03e9,
+    "llama_1b": 1.24e9,
 }
-PARAMETERS = {"gpt2_124m": 124e6, "llama3_8b": 8.03e9, "llama_1b": 1.24e9}  # as published
 
 
 def config_of(name: str) -> ConfigDict:
@@ -41,35 +43,31 @@ def run_of(name: str) -> RunConfig:
     return door.with_vocabulary(door.read(config, "tpu"), config.data.tokenizer_vocab_size)
 
 
-def batches(run: RunConfig) -> dict[str, int]:
-    return {
+def test_every_run_has_layouts_or_is_for_one_device():
+    assert {name for name, _ in PLACES} | set(HERE) == set(RUNS)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_it_fits_the_hardware_of_its_layouts(place):
+    run = goldens.run_on(*place)
+    outline = parameters.outline(run.model)
+    axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+    sizes = run.mesh.sizes(devices_of(place[1]))
+    mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
+    rows = {
         "train.batch_size": run.train.batch_size // run.train.accumulation,
         "evaluation.batch_size": run.evaluation.batch_size,
     }
+    assert validate(mesh, axes, shapes, rows, door.sequence_lengths(run)) == ()
 
 
-def test_every_run_is_here():
-    assert flags.runs() == sorted(DEVICES)
-
-
-@pytest.mark.parametrize("name", DEVICES)
-def test_it_fits_the_devices_it_promises(name):
-    run = run_of(name)
-    outline = parameters.outline(run.model)
-    axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-    for devices in DEVICES[name]:
-        sizes = run.mesh.sizes(devices)
-        mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
-        validate(mesh, axes, shapes, batches(run))
-
-
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", RUNS)
 def test_its_step_is_traced_on_eight_devices(name):
     """The whole step by shapes alone: parameters, optimizer, gradients, nothing in memory."""
     run = run_of(name)
     rows, length, eight = run.train.batch_size, run.data.sequence_length, len(jax.devices())
     if rows // run.train.accumulation % eight:  # books and python_stdlib are for one device
-        assert DEVICES[name] == (1,)
+        assert name in HERE
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
     made = program(run, mesh)
@@ -91,13 +89,13 @@ def same(a: jax.ShapeDtypeStruct, b: jax.ShapeDtypeStruct) -> bool:
     return (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
-@pytest.mark.parametrize("name", ["gpt2_124m", "llama_1b", "llama3_8b"])
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_a_run_whose_vocabulary_is_given_needs_a_tokenizer(name):
     with pytest.raises(door.UserError, match=r"config\.data\.tokenizer is not set: .* ids: give"):
         door.read(config_of(name), "cpu")
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", RUNS)
 def test_its_docstring_has_its_command(name):
     doc = importlib.import_module(f"configs.{name}").__doc__ or ""
     assert f"python train.py --config=configs/{name}.py --workdir=runs/" in doc
