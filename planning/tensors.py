@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from model import parameters
-from model.decoder import Decoder
-from training.state import TrainState
+from training.config import RunConfig
+from training.optimizer import make_optimizer
+from training.state import abstract_state
 
 
 class Tensor(NamedTuple):
@@ -30,8 +32,16 @@ class Tensor(NamedTuple):
     bytes: int
 
 
-def state_tensors(outline: Decoder, state: TrainState) -> list[Tensor]:
-    """Every parameter, and everything that the optimizer keeps; both may be abstract."""
+def state_tensors(config: RunConfig, mesh: Mesh) -> list[Tensor]:
+    """Every parameter of a run, and everything that its optimizer keeps.
+
+    Args:
+      config: of a run whose vocabulary is known.
+      mesh: an abstract one will do.
+    """
+    outline = parameters.outline(config.model)
+    tx = make_optimizer(config.optimizer, config.train.steps, outline, mesh)
+    state = abstract_state(tx, outline, mesh)
     axes = {
         _name(path): names
         for path, names in jax.tree_util.tree_flatten_with_path(

@@ -10,19 +10,14 @@ import difflib
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
-from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from configs import door, flags, layouts
-from model import parameters
 from planning.hardware import devices_of
+from planning.layout import abstract_mesh
 from planning.tensors import state_tensors, total
-from sharding.config import AXES
 from training.config import RunConfig
-from training.optimizer import make_optimizer
-from training.state import abstract_state
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -47,12 +42,9 @@ def text(name: str, hardware: str) -> str:
     Of the optimizer those alone that do not lie as their parameters do.
     """
     run = run_on(name, hardware)
-    sizes = run.mesh.sizes(devices_of(hardware))
-    mesh: Any = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
-    outline = parameters.outline(run.model)
-    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
-    state = abstract_state(tx, outline, mesh)  # type: ignore[arg-type]
-    tensors = state_tensors(outline, state)
+    mesh = abstract_mesh(run, devices_of(hardware))
+    tensors = state_tensors(run, mesh)
+    sizes = mesh.shape
     split = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "one device"
     lines = [f"{name} on {hardware}: {split}, accumulation {run.train.accumulation}"]
     alike: dict[str, tuple[tuple[str, ...], ...]] = {}

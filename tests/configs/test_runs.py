@@ -5,15 +5,13 @@ import math
 
 import jax
 import pytest
-from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from configs import door, flags
-from model import parameters
 from planning.hardware import devices_of
-from sharding.config import AXES
+from planning.layout import check
 from sharding.mesh import make_mesh
-from sharding.table import sharding, validate
+from sharding.table import sharding
 from tests import goldens
 from tests.training.sharded import batch as some_batch
 from training.config import RunConfig
@@ -49,16 +47,7 @@ def test_every_run_has_layouts_or_is_for_one_device():
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_it_fits_the_hardware_of_its_layouts(place):
-    run = goldens.run_on(*place)
-    outline = parameters.outline(run.model)
-    axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-    sizes = run.mesh.sizes(devices_of(place[1]))
-    mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
-    rows = {
-        "train.batch_size": run.train.batch_size // run.train.accumulation,
-        "evaluation.batch_size": run.evaluation.batch_size,
-    }
-    assert validate(mesh, axes, shapes, rows, door.sequence_lengths(run)) == ()
+    assert check(goldens.run_on(*place), devices_of(place[1])) == ()
 
 
 @pytest.mark.parametrize("name", RUNS)
