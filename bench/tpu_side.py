@@ -23,6 +23,7 @@ from jax.experimental import topologies
 
 from bench import hlo
 from bench.tpu import SHAPES, Shape
+from planning.topology import parse
 from reporting.environment import describe
 from training.config import OptimizerConfig, OptimizerName, RunConfig, TrainConfig
 
@@ -34,7 +35,7 @@ def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     from sharding.mesh import make_mesh
     from training.program import lowered, program
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=shape.topology).devices
+    devices: Any = topologies.get_topology_desc(**parse(shape.topology).libtpu()).devices
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
     config = RunConfig(
         model=shape.config(),
