@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from planning.hlo import Computation, Instruction, Module, Shape, shapes
+from planning.hlo import Module, Shape, shapes
 from planning.origins import Origins
 from planning.sources import Source, Sources
 
@@ -67,7 +67,7 @@ class _Value(NamedTuple):
     """A result of an instruction and its place."""
 
     name: str
-    index: str
+    part: str
     bytes: int
     offset: int
     shape: Shape
@@ -112,7 +112,7 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
     buffers: list[Buffer] = []
 
     def source(values: list[_Value]) -> Source:
-        found = [origins.find(value.name, value.index) for value in values]
+        found = [origins.find(value.name, value.part) for value in values]
         found += [instructions.get(value.name) for value in values]
         known = [sources.of(one.attributes) for one in found if one]
         return max(known, key=lambda s: (bool(s.lines), bool(s.name)), default=Source("", ()))
@@ -120,8 +120,7 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
     for size, kind, values in _allocations(assignment):
         totals[kind] += size
         if kind != "temporary":
-            for value in values[:1]:
-                buffers.append(Buffer(size, value.shape, kind, value.name, source([value])))
+            buffers += [Buffer(size, v.shape, kind, v.name, source([v])) for v in values[:1]]
             continue
         moment, now = _peak(values, live)
         used += now
@@ -129,7 +128,14 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
             one = same[0]
             buffers.append(Buffer(one.bytes, one.shape, kind, one.name, source(same)))
     buffers.sort(key=lambda one: -one.bytes)
-    return Buffers(*totals.values(), used, tuple(buffers))
+    return Buffers(
+        arguments=totals["argument"],
+        outputs=totals["output"],
+        constants=totals["constant"],
+        temporaries=totals["temporary"],
+        used=used,
+        live=tuple(buffers),
+    )
 
 
 def _allocations(text: str) -> list[tuple[int, str, list[_Value]]]:
@@ -159,7 +165,7 @@ def _kind(text: str) -> str:
 
 def _peak(values: list[_Value], live: dict[tuple[str, str], tuple[int, int]]) -> tuple[int, int]:
     """The moment at which most bytes hold something that is needed, and how many they are."""
-    moments = sorted({live[v.name, v.index][0] for v in values if (v.name, v.index) in live})
+    moments = sorted({live[v.name, v.part][0] for v in values if (v.name, v.part) in live})
     best = (0, 0)
     for moment in moments:
         taken, end = 0, 0
@@ -191,10 +197,8 @@ def _at(
     return found
 
 
-def _needed(
-    value: _Value, moment: int, live: dict[tuple[str, str], tuple[int, int]]
-) -> bool:
-    first, last = live.get((value.name, value.index), (0, -1))
+def _needed(value: _Value, moment: int, live: dict[tuple[str, str], tuple[int, int]]) -> bool:
+    first, last = live.get((value.name, value.part), (0, -1))
     return first <= moment <= last
 
 

@@ -32,7 +32,7 @@ class Exchange(NamedTuple):
       name: of its instruction; of a pair, of the first.
       kind: "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all" or
         "collective-permute".
-      axes: of the mesh, along which it goes (`planning/grid.py`); none where each device is alone.
+      axes: of the mesh, along which it goes (`planning/grid.py`).
       devices: that exchange with one another: n. Of a collective-permute, as many as
         there are along its axes.
       between_slices: it goes from one slice of TPUs to another, over the data center's network.
@@ -72,13 +72,16 @@ class _Open:
 def exchanges(schedule: Schedule, sources: Sources, grid: Grid) -> list[Exchange]:
     """All exchanges of a program, those in loops once for the loop, with their number.
 
+    What a device does with itself alone is left out.
+
     Raises:
       ValueError: if the devices are not those of the mesh.
     """
     found: list[Exchange] = []
     for call in schedule.computations():
         for one in _in_order(schedule, schedule.module.computations[call.computation]):
-            found.append(_exchange(one, call.times, schedule.module, sources, grid))
+            exchange = _exchange(one, call.times, schedule.module, sources, grid)
+            found += [exchange] if exchange.axes else []
     return found
 
 
@@ -138,11 +141,12 @@ def _begins(
             return []
         begins = _has(inside, "AsyncCollectiveStart")
         scattered = instruction.calls.startswith("all-reduce-scatter")
-        return [
-            (_channel(one), _Open(one, inside, "reduce-scatter" if scattered else one.op, [] if begins else None))
-            for one in inside.values()
-            if one.op in COLLECTIVES and (begins or not going.get(_channel(one)))
-        ]
+        found = []
+        for one in inside.values():
+            if one.op in COLLECTIVES and (begins or not going.get(_channel(one))):
+                kind = "reduce-scatter" if scattered else one.op
+                found.append((_channel(one), _Open(one, inside, kind, [] if begins else None)))
+        return found
     return []
 
 
@@ -168,9 +172,7 @@ def _channel(collective: Instruction) -> str:
     return "channel " + collective.attribute(r"channel_id=(\d+)")
 
 
-def _exchange(
-    one: _Open, times: int, module: Module, sources: Sources, grid: Grid
-) -> Exchange:
+def _exchange(one: _Open, times: int, module: Module, sources: Sources, grid: Grid) -> Exchange:
     attributes = one.instruction.attributes
     across = one.instruction.op == "send"
     partitions = int(_head(module, r"num_partitions=(\d+)") or 0)
@@ -200,7 +202,7 @@ def _exchange(
         axes=axes,
         devices=n,
         between_slices=across,
-        sent=sent if axes else 0,
+        sent=sent,
         times=times,
         beside=total((1, work) for work in one.beside or []),
         asynchronous=one.beside is not None,

@@ -44,10 +44,8 @@ class Grid:
         if partitions not in (0, len(here)):
             here = here[np.asarray(self.slices) == self.slices[0]]
         if partitions not in (0, len(here)) or (groups.size and groups.max() >= len(here)):
-            raise ValueError(
-                f"a program for {max(partitions, int(groups.max()) + 1)} devices does not belong to "
-                f"the mesh {dict(self.sizes)}"
-            )
+            most = max(partitions, int(groups.max()) + 1)
+            raise ValueError(f"a program for {most} devices is not for the mesh {dict(self.sizes)}")
         return self._differ(here[groups])
 
     def axes_across(self, groups: np.ndarray) -> tuple[str, ...]:

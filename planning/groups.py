@@ -14,7 +14,9 @@ import numpy as np
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
 _AXIS = re.compile(r"'?([^',]+?)'?(?::\((\d+)\)(\d+))?(?:,|$)")
-_SLICE = 100_000  # the ids of a slice's devices are those of a single one, plus this times its number
+_SLICE = (
+    100_000  # the ids of a slice's devices are those of a single one, plus this times its number
+)
 _LISTS = re.compile(r"\{((?:\{[\d,]*\},?)*)\}")
 
 
@@ -90,7 +92,10 @@ def _of_axes(mesh: str, order: str | None, named: str) -> np.ndarray:
         ids = found.reshape(-1)
     dims: list[int] = []
     first: dict[tuple[str, int], int] = {}  # the dimension at which a part of an axis begins
-    parts = [(name, int(before or 1), int(size or sizes[name])) for name, before, size in _AXIS.findall(named)]
+    parts = [
+        (name, int(before or 1), int(size or sizes[name]))
+        for name, before, size in _AXIS.findall(named)
+    ]
     for name, whole in sizes.items():
         cuts = sorted({1, whole} | {n for axis, b, s in parts if axis == name for n in (b, b * s)})
         for low, high in zip(cuts, cuts[1:], strict=False):

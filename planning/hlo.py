@@ -10,6 +10,9 @@ import math
 import re
 from typing import NamedTuple
 
+HOST = 5
+"""The memory space of the host, to which arrays are offloaded."""
+
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\(")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
@@ -23,8 +26,7 @@ class Shape(NamedTuple):
     Attributes:
       dtype: in XLA's terms, as bf16.
       dims: elements along each dimension.
-      space: the memory it lies in: 0 is a device's main memory, on a TPU 1 is its VMEM and 5 the
-        host's memory.
+      space: the memory it lies in: 0 is a device's main memory, on a TPU 1 is its VMEM; HOST.
     """
 
     dtype: str
@@ -67,7 +69,7 @@ class Instruction(NamedTuple):
     @property
     def operands(self) -> list[str]:
         """Names of the instructions whose results it takes."""
-        return re.findall(r"%([\w.-]+)", self.inside)
+        return re.findall(r"%([\w.#-]+)", self.inside)
 
     @property
     def calls(self) -> str:
@@ -113,6 +115,9 @@ def parse(text: str) -> Module:
         """What follows an instruction without being one belongs to it."""
         if lines and current is not None:
             one = _instruction("\n".join(lines))
+            for part in one.operands:
+                if "#" in part and part not in current:
+                    current[part] = _part(current, part)
             current[one.name] = one
         lines.clear()
 
@@ -170,6 +175,15 @@ def _instruction(line: str) -> Instruction:
             inside, after = line[found.end() : paren.start()], line[paren.end() :]
             return Instruction(found[2], shapes(found[3]), found[4], inside, after, bool(found[1]))
     raise ValueError(f"an instruction without its closing parenthesis: {line[:200]}")
+
+
+def _part(computation: Computation, name: str) -> Instruction:
+    """A part of a tuple that is written as %tuple#3, as the get-tuple-element that it is short for."""
+    whole, _, index = name.rpartition("#")
+    results = computation[whole].results[int(index) : int(index) + 1]
+    return Instruction(
+        name, results, "get-tuple-element", f"%{whole}", f", index={index}", is_root=False
+    )
 
 
 @functools.cache

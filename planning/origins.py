@@ -52,7 +52,7 @@ class Origins:
                 name, parts = one.operands[int(within.inside)], []
             elif one.op == "dynamic-update-slice":
                 name, parts = one.operands[1], []
-            elif one.op in _HANDED_ON:
+            elif _hands_on(one):
                 name, parts = _behind(one, parts)
             elif one.op == "parameter":
                 return None
@@ -63,13 +63,18 @@ class Origins:
     def _put_in(self, inner: Computation, parts: list[int]) -> Instruction | None:
         """What a fusion that updates a part of an array puts there; None if it updates nothing."""
         one, updated = root(inner) if inner else None, False
-        while one and (one.op in _HANDED_ON or one.op == "dynamic-update-slice"):
+        while one and (one.op == "dynamic-update-slice" or _hands_on(one)):
             if one.op == "dynamic-update-slice":
                 updated, name = True, one.operands[1]
             else:
                 name, parts = _behind(one, parts)
             one = inner.get(name)
         return one if updated else None
+
+
+def _hands_on(one: Instruction) -> bool:
+    """Also a change of precision that the compiler made of itself."""
+    return one.op in _HANDED_ON or (one.op == "convert" and "op_name=" not in one.attributes)
 
 
 def _behind(one: Instruction, parts: list[int]) -> tuple[str, list[int]]:

@@ -6,7 +6,9 @@ counts instead of the whole, and so does a part that is updated in place. Exchan
 are not counted here.
 """
 
-from planning.hlo import Computation, Instruction, Module, Shape, root
+from typing import NamedTuple
+
+from planning.hlo import HOST, Computation, Instruction, Module, Shape, root
 from planning.kernels import kernel
 
 COLLECTIVES = frozenset(
@@ -20,29 +22,41 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _VIEWS = ("bitcast", "reshape")
 
 
-def moved(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Bytes that one instruction reads and writes, the loops it may be left out."""
+class Traffic(NamedTuple):
+    """Bytes of an instruction.
+
+    Attributes:
+      main: read from and written to main memory.
+      host: that go to the host's memory or come from it.
+    """
+
+    main: int
+    host: int
+
+
+def traffic(module: Module, computation: Computation, instruction: Instruction) -> Traffic:
+    """Bytes that one instruction reads and writes; none of a loop or of what it runs."""
     op = instruction.op
     if op in ("copy-start", "slice-start"):
         return _transfer(computation, instruction)
     if op.removesuffix("-start").removesuffix("-done") in _FREE or op.endswith("-done"):
-        return 0
+        return Traffic(0, 0)
     if op == "custom-call" and not kernel(computation, instruction):
-        return 0
+        return Traffic(0, 0)
     inner = _inside(module, computation, instruction)
     read = 0
     for number, name in enumerate(instruction.operands):
         whole = _main(computation[name].results) if name in computation else 0
         if whole:
             read += min(whole, _read(module, inner, _parameter(inner, number)))
-    return read + _written(inner, instruction)
+    return Traffic(read + _written(inner, instruction), 0)
 
 
-def _transfer(computation: Computation, start: Instruction) -> int:
+def _transfer(computation: Computation, start: Instruction) -> Traffic:
     """Of a copy that runs beside other things: as much as arrives."""
     arrived = start.results[1 if start.op == "slice-start" else 0]
-    ends = (computation[start.operands[0]].results[0], arrived)
-    return arrived.bytes * sum(end.space == 0 for end in ends)
+    spaces = [computation[start.operands[0]].results[0].space, arrived.space]
+    return Traffic(arrived.bytes * spaces.count(0), arrived.bytes * (HOST in spaces))
 
 
 def _inside(module: Module, computation: Computation, instruction: Instruction) -> Computation:

@@ -4,9 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 
-from planning import loops, products, traffic
+from planning import loops, products
 from planning.hlo import Computation, Instruction, Module
 from planning.kernels import Kernel, kernel
+from planning.traffic import traffic
+
+_NUMBERS = ("product_cycles", "other_cycles", "flops", "bytes", "host_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Work:
       other_cycles: its estimate for all others.
       flops: of the products of matrices, kernels left out.
       bytes: read from and written to main memory, kernels included (planning/traffic.py).
+      host_bytes: between the device and its host, of what is offloaded.
       kernels: by name.
     """
 
@@ -26,6 +30,7 @@ class Work:
     other_cycles: int = 0
     flops: int = 0
     bytes: int = 0
+    host_bytes: int = 0
     kernels: Mapping[str, Kernel] = dataclasses.field(default_factory=dict)
 
     @property
@@ -41,19 +46,15 @@ class Work:
 
 def total(parts: Iterable[tuple[int, Work]]) -> Work:
     """The sum of works, each done so many times."""
-    product_cycles = other_cycles = flops = moved = 0
+    sums = dict.fromkeys(_NUMBERS, 0)
     kernels: dict[str, Kernel] = {}
     for times, part in parts:
-        product_cycles += times * part.product_cycles
-        other_cycles += times * part.other_cycles
-        flops += times * part.flops
-        moved += times * part.bytes
+        for name in _NUMBERS:
+            sums[name] += times * getattr(part, name)
         for name, one in part.kernels.items():
             before = kernels.get(name, Kernel(0, 0, 0))
-            kernels[name] = Kernel(
-                *(a + times * b for a, b in zip(before, one, strict=True))
-            )
-    return Work(product_cycles, other_cycles, flops, moved, kernels)
+            kernels[name] = Kernel(*(a + times * b for a, b in zip(before, one, strict=True)))
+    return Work(**sums, kernels=kernels)
 
 
 class Schedule:
@@ -107,11 +108,13 @@ class Schedule:
         cycles = int(instruction.attribute(r'"estimated_cycles":"(\d+)"') or 0)
         flops = products.flops(self.module, computation, instruction)
         found = kernel(computation, instruction)
+        moved = traffic(self.module, computation, instruction)
         return Work(
             product_cycles=cycles if flops else 0,
             other_cycles=0 if flops else cycles,
             flops=flops,
-            bytes=traffic.moved(self.module, computation, instruction),
+            bytes=moved.main,
+            host_bytes=moved.host,
             kernels=dict([found]) if found else {},
         )
 
