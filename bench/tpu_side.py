@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -21,8 +22,8 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPL
 import jax
 from jax.experimental import topologies
 
-from bench import hlo
 from bench.tpu import SHAPES, Shape
+from planning import program
 from reporting.environment import describe
 from training.config import OptimizerConfig, OptimizerName, TrainConfig
 
@@ -94,16 +95,27 @@ SIDES: dict[str, Callable[[Shape], Any]] = {
 }
 
 
+def _mesh(compiled: Any) -> Any:
+    """The mesh over which a program's arguments are split."""
+    shardings = jax.tree.leaves(compiled.input_shardings)
+    return next(one.mesh for one in shardings if isinstance(one, jax.sharding.NamedSharding))
+
+
 def main() -> None:
     side, name = sys.argv[1:]
     began = time.perf_counter()
     compiled = SIDES[side](SHAPES[name])
     seconds = time.perf_counter() - began
-    text, memory = compiled.as_text(), compiled.memory_analysis()
     if dump := os.environ.get("DUMP"):
         with open(dump, "w") as file:
-            file.write(text)
-    summary = hlo.summarize(text)
+            file.write(compiled.as_text())
+    found = program.read(compiled, _mesh(compiled))
+    exchanges: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for one in found.exchanges:
+        exchanges[one.kind] += one.times * one.sent
+        calls[one.kind] += one.times
+    memory = compiled.memory_analysis()
     result = {
         "side": side,
         "config_hash": hashlib.sha256(repr(SHAPES[name].config()).encode()).hexdigest()[:12],
@@ -113,9 +125,11 @@ def main() -> None:
         "aliased": memory.alias_size_in_bytes,
         "compile_s": round(seconds, 1),
         "environment": describe() | {"maxtext": metadata.version("maxtext")},
-        **summary._asdict(),
+        "cycles": found.work.cycles,
+        "kernels": {key: kernel._asdict() for key, kernel in found.work.kernels.items()},
+        "exchanges": dict(exchanges),
+        "exchange_calls": dict(calls),
     }
-    result["kernels"] = {key: kernel._asdict() for key, kernel in summary.kernels.items()}
     print("\n" + json.dumps(result), flush=True)
 
 

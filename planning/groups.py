@@ -6,6 +6,7 @@ exchanges from one to another as pairs. Between slices of TPUs, whose programs k
 alone, it names devices by their ids. `planning/grid.py` says whom the numbers are.
 """
 
+import itertools
 import math
 import re
 
@@ -14,9 +15,7 @@ import numpy as np
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
 _AXIS = re.compile(r"'?([^',]+?)'?(?::\((\d+)\)(\d+))?(?:,|$)")
-_SLICE = (
-    100_000  # the ids of a slice's devices are those of a single one, plus this times its number
-)
+_SLICE = 100_000  # the ids of a slice's devices begin at this times its number
 _LISTS = re.compile(r"\{((?:\{[\d,]*\},?)*)\}")
 
 
@@ -98,7 +97,7 @@ def _of_axes(mesh: str, order: str | None, named: str) -> np.ndarray:
     ]
     for name, whole in sizes.items():
         cuts = sorted({1, whole} | {n for axis, b, s in parts if axis == name for n in (b, b * s)})
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in itertools.pairwise(cuts):
             first[name, low] = len(dims)
             dims.append(high // low)
         if whole == 1:

@@ -109,7 +109,9 @@ def parse(text: str) -> Module:
     """
     computations: dict[str, Computation] = {}
     head: list[str] = []
-    entry, current, lines = "", None, []
+    lines: list[str] = []
+    current: Computation | None = None
+    entry = ""
 
     def close() -> None:
         """What follows an instruction without being one belongs to it."""
@@ -178,7 +180,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _part(computation: Computation, name: str) -> Instruction:
-    """A part of a tuple that is written as %tuple#3, as the get-tuple-element that it is short for."""
+    """A part of a tuple, written as %tuple#3, as the get-tuple-element that it is short for."""
     whole, _, index = name.rpartition("#")
     results = computation[whole].results[int(index) : int(index) + 1]
     return Instruction(

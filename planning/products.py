@@ -54,7 +54,7 @@ def _convolution(computation: Computation, convolution: Instruction) -> int:
 
 
 def _window(text: str, axis: int) -> dict[str, list[int]]:
-    """Along one axis: stride, pad (before, after), lhs_dilate and rhs_dilate, where they are not 1."""
+    """Along one axis: stride, pad (before, after), lhs_dilate, rhs_dilate; not those left out."""
     found = {}
     for key, values in re.findall(r"(\w+)=(\S+)", text):
         found[key] = [int(n) for n in values.split("x")[axis].split("_")]

@@ -85,7 +85,7 @@ class Program:
 def build(
     lowered: jax.stages.Lowered,
     mesh: Mesh | AbstractMesh,
-    options: Mapping[str, bool | int | float | str] | None = None,
+    options: Mapping[str, str | bool] | None = None,
 ) -> Program:
     """Compiles a program and reads it, also one that a TPU's memory cannot hold.
 

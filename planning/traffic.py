@@ -94,8 +94,7 @@ def _read(module: Module, inner: Computation, name: str) -> int:
             (user.op == "dynamic-update-slice" and place == 0)
             or user.op in COLLECTIVES
             or user.op == "tuple"
-            or user.op == "custom-call"
-            and not kernel(inner, user)
+            or (user.op == "custom-call" and not kernel(inner, user))
         ):
             total += _main(inner[name].results, anywhere=True)
     return total

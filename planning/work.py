@@ -83,7 +83,7 @@ class Schedule:
         return called
 
     def computations(self) -> list[loops.Call]:
-        """All computations that run, each as often as it does; fusions are parts of instructions."""
+        """All computations that run, each as often as it does; those of fusions are not told."""
         found: dict[str, int] = {}
 
         def visit(name: str, times: int) -> None:
