@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_COUNTED = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?$")
 _MESH = re.compile(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}")
 _AXIS = re.compile(r"'?([^',]+?)'?(?::\((\d+)\)(\d+))?(?:,|$)")
 _SLICE = 100_000  # the ids of a slice's devices begin at this times its number
@@ -36,7 +37,7 @@ def replica_groups(attributes: str, devices: int) -> np.ndarray:
         return np.arange(devices)[None]
     text = attributes.split("replica_groups=", 1)[1]
     if found := _IOTA.match(text):
-        return _iota(found[0])
+        return _counted(found[2], found[3] or "").reshape(_numbers(found[1]))
     if found := _MESH.match(text):
         return _of_axes(found[1], found[2], found[3])
     if not (found := _LISTS.match(text)):
@@ -74,21 +75,21 @@ def across_slices(attributes: str) -> np.ndarray:
     raise ValueError(f"slices that exchange in a way that is not known: {attributes[:200]}")
 
 
-def _iota(text: str) -> np.ndarray:
-    found = _IOTA.match(text)
-    assert found
-    shape, counted = _numbers(found[1]), _numbers(found[2])
-    order = _numbers(found[3]) if found[3] else range(len(counted))
-    return np.arange(math.prod(counted)).reshape(counted).transpose(order).reshape(shape)
+def _counted(shape: str, order: str) -> np.ndarray:
+    """0, 1, 2, ... in a shape, with the dimensions in another order."""
+    sizes = _numbers(shape)
+    numbers = np.arange(math.prod(sizes)).reshape(sizes)
+    return numbers.transpose(_numbers(order) or range(len(sizes)))
 
 
 def _of_axes(mesh: str, order: str | None, named: str) -> np.ndarray:
     """Groups along axes, or parts of axes: 'a':(2)4 is the middle one of 2 x 4 x the rest."""
     sizes = {name: int(size) for name, size in re.findall(r"'?([^',=]+?)'?=(\d+)", mesh)}
     ids = np.arange(math.prod(sizes.values()))
-    if order:
-        found = _iota(order) if "<=" in order else np.asarray(_numbers(order))
-        ids = found.reshape(-1)
+    if found := _COUNTED.match(order or ""):
+        ids = _counted(found[1], found[2] or "").reshape(-1)
+    elif order:
+        ids = np.asarray(_numbers(order))
     dims: list[int] = []
     first: dict[tuple[str, int], int] = {}  # the dimension at which a part of an axis begins
     parts = [

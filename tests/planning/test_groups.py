@@ -33,7 +33,7 @@ IDS = np.arange(8).reshape(2, 2, 2)
         ),
         ("mesh['a'=8] {'a':(1)4}", IDS.reshape(4, 2).T, ("data", "expert")),
         (
-            "mesh['a'=2,'b'=4], device_ids=([2,4]<=[4,2]T(1,0)) {'a'}",
+            "mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}",
             IDS.reshape(4, 2),
             ("tensor",),
         ),

@@ -141,7 +141,7 @@ def test_flops_of_dots() -> None:
 )
 def test_flops_of_convolutions(options: Any, kernel: tuple[int, ...]) -> None:
     """Convolved, ones count the pairs that meet."""
-    convolve = functools.partial(
+    convolve: Any = functools.partial(
         jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
     )
     ones = jnp.ones((4, 12, 10, 6)), jnp.ones(kernel)
