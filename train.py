@@ -48,8 +48,8 @@ from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
 from sharding.feed import Feed
 from sharding.placement import abstract_rows
+from training.assembly import Assembly, assemble
 from training.config import RunConfig
-from training.program import Program, program
 from training.state import TrainState, fresh_state, shardings_of
 
 CONFIG = config_flags.define()
@@ -78,7 +78,7 @@ class Run(NamedTuple):
     workdir: Workdir
     data: Prepared
     stream: Stream
-    made: Program
+    made: Assembly
 
     @property
     def first(self) -> bool:
@@ -119,7 +119,7 @@ def main(job: commands.Job) -> None:
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         stream = stream_of(config.data, config.train.batch_size, data)
-        made = program(config, mesh)
+        made = assemble(config, mesh)
         with workdir.reached():
             train(Run(job, config, mesh, workdir, data, stream, made), lock, profile, began)
     finally:

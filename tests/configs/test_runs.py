@@ -14,8 +14,8 @@ from sharding.mesh import make_mesh
 from sharding.table import sharding
 from tests import goldens
 from tests.training.sharded import batch as some_batch
+from training.assembly import assemble
 from training.config import RunConfig
-from training.program import program
 
 HERE = ("books", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
 PLACES = goldens.places()
@@ -59,7 +59,7 @@ def test_its_step_is_traced_on_eight_devices(name):
         assert name in HERE
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
-    made = program(run, mesh)
+    made = assemble(run, mesh)
     state = made.state
     by_rows = sharding(mesh, ("batch",))
     batch = {

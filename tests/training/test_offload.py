@@ -11,19 +11,19 @@ from data.config import DataConfig
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
 from tests.training.sharded import LENGTH, MODEL, OPTIMIZER, ROWS, host, placed
+from training.assembly import Assembly, assemble
 from training.config import OptimizerConfig, RunConfig, TrainConfig
-from training.program import Program, program
 from training.state import TrainState, fresh_state, shardings_of
 
 TRAIN = TrainConfig(steps=4, batch_size=ROWS)
 MUON = dataclasses.replace(OPTIMIZER, name="muon")
 
 
-def of(optimizer: OptimizerConfig) -> tuple[Program, TrainState]:
+def of(optimizer: OptimizerConfig) -> tuple[Assembly, TrainState]:
     data = DataConfig(source="python_stdlib", sequence_length=LENGTH)
     config = RunConfig(model=MODEL, data=data, optimizer=optimizer, train=TRAIN)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    made = program(config, mesh)
+    made = assemble(config, mesh)
     make = jax.jit(lambda: fresh_state(MODEL, made.tx, 0), out_shardings=shardings_of(made.state))
     return made, make()
 

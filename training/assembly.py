@@ -19,7 +19,7 @@ from training.state import TrainState, abstract_state
 from training.step import Step, make_step
 
 
-class Program(NamedTuple):
+class Assembly(NamedTuple):
     """Attributes:
     mesh: of all arrays.
     outline: the model without its numbers.
@@ -35,7 +35,7 @@ class Program(NamedTuple):
     step: Step
 
 
-def program(config: RunConfig, mesh: Mesh) -> Program:
+def assemble(config: RunConfig, mesh: Mesh) -> Assembly:
     """The step of a run whose vocabulary is known."""
     steps = config.train.steps
     outline = parameters.outline(config.model, means(mesh, config.model))
@@ -45,10 +45,10 @@ def program(config: RunConfig, mesh: Mesh) -> Program:
         state = dataclasses.replace(state, opt_state=on_hosts(state.opt_state))
     schedule = learning_rate(config.optimizer, steps)
     step = make_step(outline, tx, schedule, config.train, mesh, state)
-    return Program(mesh, outline, tx, state, step)
+    return Assembly(mesh, outline, tx, state, step)
 
 
-def lowered(config: RunConfig, made: Program) -> jax.stages.Lowered:
+def lowered(config: RunConfig, made: Assembly) -> jax.stages.Lowered:
     """The step of the first stage's batches, to be compiled without any data."""
     some = rows.empty(1, config.data.sequence_length)
     batch = abstract_rows(made.mesh, config.train.batch_size, some)
