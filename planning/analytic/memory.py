@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from planning.layout import Layout
+from planning.analytic.layout import Layout
 
 HEAD, BLOCKS, UPDATE = "head", "blocks, backward", "update"
 """The moments: the loss, with all blocks' activations kept; the backward pass of a block; the

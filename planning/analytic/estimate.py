@@ -8,13 +8,13 @@ it takes for granted.
 import dataclasses
 from collections.abc import Iterable
 
-from planning import exchanges, layout, memory, work
-from planning.exchanges import Axes, Exchange
-from planning.layout import Layout
-from planning.memory import Held
+from planning.analytic import exchanges, layout, memory, work
+from planning.analytic.exchanges import Axes, Exchange
+from planning.analytic.layout import Layout
+from planning.analytic.memory import Held
 from planning.topology import Topology
 from planning.torus import Links
-from planning.work import Work
+from planning.analytic.work import Work
 from training.config import RunConfig
 
 ASSUMPTIONS = (
@@ -106,7 +106,7 @@ def estimate(run: RunConfig, topology: Topology) -> Estimate:
     """Estimates a step of a run.
 
     Raises:
-      UserError: see planning.layout.of.
+      UserError: see planning.analytic.layout.of.
     """
     laid = layout.of(run, topology)
     held, works = memory.held(laid), work.work(laid)

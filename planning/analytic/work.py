@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from planning.chip import Torus
-from planning.layout import Layout
-from planning.memory import bytes_of
+from planning.analytic.layout import Layout
+from planning.analytic.memory import bytes_of
 from training import muon
 
 FORWARD, AGAIN, BACKWARD = "forward", "recomputed", "backward"

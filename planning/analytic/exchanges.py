@@ -7,9 +7,9 @@ a reduce-scatter; of an all-to-all, what it has before and after.
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from planning.layout import Layout, Parameter
+from planning.analytic.layout import Layout, Parameter
 from planning.torus import Links, links
-from planning.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
+from planning.analytic.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
 from sharding.table import mesh_axes
 
 Axes = tuple[str, ...]
@@ -19,7 +19,7 @@ class Exchange(NamedTuple):
     """One kind of exchange along some mesh axes.
 
     Attributes:
-      phase: of planning.work.PHASES.
+      phase: of planning.analytic.work.PHASES.
       half: of a block, whose products can hide it; "" of what all products of the phase can.
       name: of what.
       kind: all-gather, reduce-scatter, all-reduce or all-to-all.
