@@ -110,8 +110,8 @@ class Chip:
         """Cycles a second: what turns the compiler's cycles into time; None where none are counted.
 
         The published peak over what all matrix units do in a cycle: each of its side x side cells
-        multiplies and adds once, 2 x units x side^2 FLOPs. (v4: 1.05 GHz, as Jouppi et
-        al. 2023 have it; v5e 1.50, v5p and v6e 1.75, TPU7x 2.20.)
+        multiplies and adds once, 2 x units x side^2 FLOPs. (v4: 1.05 GHz, as Jouppi et al. 2023
+        have it; v5e 1.50, v5p and v6e 1.75, TPU7x 2.20.)
         """
         return self.bf16 / (2 * self.units * self.side**2) if self.units else None
 

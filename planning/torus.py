@@ -19,7 +19,7 @@ from planning.topology import Topology
 from sharding.config import AXES
 from sharding.mesh import over_slices
 
-RECEIVED = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}
+RECEIVED = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 1}
 """Of each kind, how often (n - 1) / n of the whole come into a device: an all-reduce is a
 reduce-scatter and an all-gather."""
 
@@ -30,14 +30,16 @@ class Links(NamedTuple):
     Attributes:
       inside: how many of them are in a slice.
       over: how many slices they are in.
-      rate: bytes/s that come into a device over the links of its slice; 0 where nothing is known.
-      network: the same over the network.
+      rate: bytes/s that come into a device over the links of its slice, where all travel round.
+      across: bytes/s of an all-to-all, where each has its own way: what a device has, by the time.
+      network: bytes/s that come into a device over the network.
       dimensions: of the torus, that have the axis: how many devices, and how far apart, in chips.
     """
 
     inside: int
     over: int
     rate: float
+    across: float
     network: float
     dimensions: tuple[tuple[int, int], ...] = ()
 
@@ -50,23 +52,24 @@ class Links(NamedTuple):
 
         Args:
           kind: of RECEIVED.
-          whole: bytes that a device has after the all-gather, or before the reduce-scatter.
+          whole: bytes that a device has after the all-gather, or before the reduce-scatter; of an
+            all-to-all, before and after.
         """
         return RECEIVED[kind] * whole * (self.size - 1) / self.size
 
     def seconds(self, kind: str, whole: float) -> float:
         """Time of the exchange: inside the slices, then (or before) what is left between them.
 
-        whole x (inside - 1) / inside / rate  +  whole / inside x (over - 1) / over / network
+        All but all-to-all: whole x (inside - 1) / inside / rate, and for a slice's share of it
+        whole / inside x (over - 1) / over / network; an all-reduce twice that. All-to-all: whole /
+        across, and whole x (over - 1) / over / network.
         """
-        inside = whole * (self.inside - 1) / self.inside
-        between = whole / self.inside * (self.over - 1) / self.over
-        time = 0.0
-        if inside:
-            time += inside / self.rate if self.rate else math.inf
-        if between:
-            time += between / self.network if self.network else math.inf
-        return RECEIVED[kind] * time
+        if self.inside > 1 and kind == "all-to-all":
+            inside = whole / self.across
+        else:
+            inside = whole * (self.inside - 1) / self.inside / self.rate if self.inside > 1 else 0
+        share = whole if kind == "all-to-all" else whole / self.inside
+        return RECEIVED[kind] * (inside + share * (self.over - 1) / self.over / self.network)
 
 
 def links(topology: Topology, sizes: Mapping[str, int], axes: tuple[str, ...]) -> Links:
@@ -87,41 +90,42 @@ def links(topology: Topology, sizes: Mapping[str, int], axes: tuple[str, ...]) -
     inside = math.prod(sizes[axis] // over_each[axis] for axis in axes)
     network = chip.host.network / (chip.host.chips * chip.devices)
     if not isinstance(chip.links, Torus):
-        return Links(inside, over, chip.links.rate, network)
+        return Links(inside, over, chip.links.rate, chip.links.rate, network)
     places = _places(topology, tuple(sizes[axis] // over_each[axis] for axis in AXES))
     one = tuple(slice(None) if axis in axes else 0 for axis in AXES)
     group = places[one].reshape(-1, places.shape[-1])
-    rate, dimensions = _rate(topology, chip.links, group)
-    return Links(inside, over, rate, network, dimensions)
+    rate, across, dimensions = _rates(topology, chip.links, group)
+    return Links(inside, over, rate, across, network, dimensions)
 
 
-def _rate(
+def _rates(
     topology: Topology, links: Torus, group: np.ndarray[Any, Any]
-) -> tuple[float, tuple[tuple[int, int], ...]]:
-    """Bytes/s into a device from those of its group, over every dimension that the group has.
+) -> tuple[float, float, tuple[tuple[int, int], ...]]:
+    """Bytes/s into a device from those of its group, of an all-to-all, and the dimensions it has.
 
     In a dimension: two links if the group goes round a ring, else one (Austin et al. 2025, part 3:
     at the end of a line everything comes over one). Devices that are `apart` share each link
     with the groups in between. Where a chip is two devices and only one is of the group, so do
-    they.
+    they. What goes round uses all dimensions at once. An all-to-all takes as long as its longest
+    dimension: of what n devices have there, a quarter crosses the middle each way.
     """
     assert topology.chip is not None
     *positions, core = (np.unique(column) for column in group.T)
-    dimensions, rate = [], 0.0
+    dimensions, rates, crossing = [], [], []
     for taken, size, ring in zip(positions, topology.shape, topology.wraps, strict=False):
         if len(taken) == 1:
             continue
         apart = int(np.diff(taken).min())
         ways = 2 if ring and len(taken) * apart == size else 1
         dimensions.append((len(taken), apart))
-        rate += ways * links.sustained / apart
-    if len(core) == 1:
-        rate /= topology.chip.devices
-    elif not dimensions:
+        rates.append(ways * links.sustained / apart)
+        crossing.append(4 * rates[-1] / len(taken))
+    if not dimensions:
         # Of the interface between two chiplets we know no published rate. It is taken for that of
         # all links: JAX's mesh_utils gives it to the axis that exchanges most, so it is no slower.
-        rate = 2 * links.dimensions * links.sustained
-    return rate, tuple(dimensions)
+        rates = crossing = [2 * links.dimensions * links.sustained]
+    shared = topology.chip.devices if len(core) == 1 and dimensions else 1
+    return sum(rates) / shared, min(crossing) / topology.chip.devices, tuple(dimensions)
 
 
 @functools.lru_cache(maxsize=256)
