@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from configs import door, layouts
+from data.tokenizing.byte import ByteTokenizer
 from planning import devices
 from planning.hardware import name_of
 from planning.layout import abstract_mesh, check, mesh_over
@@ -127,7 +128,9 @@ def read_config(
         if value is None or isinstance(value, FieldReference):
             chosen.data[key] = "not needed"
     run = door.read(chosen, devices.platform(topology))
-    return door.with_vocabulary(run, run.data.tokenizer_vocab_size), layout
+    trained = run.data.tokenizer_vocab_size  # what is trained has at most so many ids
+    ids = ByteTokenizer.vocab_size if run.data.tokenizer == "byte" else trained
+    return door.with_vocabulary(run, ids), layout
 
 
 def make_plan(config: RunConfig, topology: Topology, compiling: bool = True) -> Plan:
