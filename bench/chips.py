@@ -21,8 +21,10 @@ from absl import app
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from bench import hlo, results
+from bench import results
+from planning import hlo
 from planning.chips import CHIPS
+from planning.work import Schedule
 
 SIDE = 16384
 _AVAILABLE = re.compile(r"available HBM \(([\d.]+)G\)|of ([\d.]+)G hbm")
@@ -39,7 +41,8 @@ def measure(name: str, **options: Any) -> dict[str, Any]:
         like = jax.ShapeDtypeStruct((side, side), dtype, sharding=here)
         return jax.jit(function).lower(*[like] * arguments).compile()
 
-    cycles = hlo.summarize(compiled(jnp.matmul, SIDE, jnp.bfloat16, 2).as_text()).cycles
+    text = compiled(jnp.matmul, SIDE, jnp.bfloat16, 2).as_text()
+    cycles = Schedule(hlo.parse(text)).work().cycles
     try:
         compiled(lambda x: x * 2 + 1, 1 << 19, jnp.float32, 1)
         raise AssertionError("a terabyte fits")

@@ -39,30 +39,31 @@ class Published(NamedTuple):
       rows, length: sequences on a chip in a step, and their tokens.
       mesh: devices along our mesh axes, but for the one that takes the rest, fsdp.
       remat: MaxText's policy.
-      keeps: what a block keeps for the backward pass, "offloaded" what of it waits in the host.
+      save, offload: what a block keeps for the backward pass beside what comes into it, and what
+        waits in the host's memory, by our names (TENSORS in model/config.py).
       attention: how its FLOPs were counted.
       mfu, tflops: published percent, and FLOP/s a chip / 10^12, rounded; 0 if it was not.
       tokens_per_s: published, of a chip; 0 where it was not.
       step_s: published seconds of a step; 0 where they were not.
       of, recipe: where they are written.
       unknown: what the recipe leaves open, or what does not agree; "" if all is said.
-      config: the shape in our terms, with the nearest of our remat policies by what it computes
-        again; None of one that we have no terms for.
+      shape: in our terms; None of one that we have no terms for.
       quantization: of products.
     """
 
     name: str
     topology: str
-    rows: int
+    rows: float
     length: int
     remat: str
-    keeps: str
     attention: Attention
     mfu: float
     tflops: float
     of: str
     recipe: str
-    config: ModelConfig | None
+    shape: ModelConfig | None
+    save: tuple[str, ...] = ()
+    offload: tuple[str, ...] = ()
     slices: int = 1
     mesh: Mapping[str, int] = _NOTHING
     tokens_per_s: float = 0.0
@@ -71,17 +72,26 @@ class Published(NamedTuple):
     quantization: str = "none"
 
     @property
+    def config(self) -> ModelConfig | None:
+        """Shape and remat in our terms."""
+        if self.shape is None:
+            return None
+        return dataclasses.replace(
+            self.shape, remat="full", remat_save=self.save, remat_offload=self.offload
+        )
+
+    @property
     def chips(self) -> int:
         return parse(self.topology, self.slices).chips
 
     def flops_per_token(self, attention: Attention | None = None) -> float:
         """FLOPs of a step, a token, in the published way of counting or in another."""
-        assert self.config is not None, self.name
-        causal = self.config.flops_per_token(self.length)
+        assert self.shape is not None, self.name
+        causal = self.shape.flops_per_token(self.length)
         if (attention or self.attention) != "square":
             return causal
-        config = self.config
-        return causal + 6 * config.num_layers * config.num_heads * config.head_dim * self.length
+        shape = self.shape
+        return causal + 6 * shape.num_layers * shape.num_heads * shape.head_dim * self.length
 
     def seconds(self) -> float:
         """Of a step: as published, else by the published tokens, else by the published FLOP/s."""
@@ -151,6 +161,10 @@ _GPT3_175B = dataclasses.replace(
 )
 
 
+# What MaxText's "minimal" keeps: every product but those of attention.
+_PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
+
+
 def _v5e(scale: int, rows: int, mfu: float, tflops: float, **mesh: int) -> Published:
     """One slice of MaxText/README.md's table of v5e."""
     return Published(
@@ -159,13 +173,12 @@ def _v5e(scale: int, rows: int, mfu: float, tflops: float, **mesh: int) -> Publi
         rows,
         2048,
         remat="full",
-        keeps="input",
         attention="square",
         mfu=mfu,
         tflops=tflops,
         of=f"{_MAXTEXT} README.md at {_NOV_2023}",
         recipe=f"{_MAXTEXT} MaxText/configs/largest_job/{scale}b.sh at {_NOV_2023}",
-        config=dataclasses.replace(_scaled(scale), remat="full"),
+        shape=_scaled(scale),
         mesh=mesh,
     )
 
@@ -186,15 +199,13 @@ def _v5p(
         rows,
         2048,
         remat=remat,
-        keeps="input" if remat == "full" else "all products with weights; not attention",
         attention="causal",
         mfu=mfu,
         tflops=tflops,
         of=f"{_MAXTEXT} MaxText/configs/v5p/README.md at {_DEC_2023}",
         recipe=f"{_MAXTEXT} MaxText/configs/v5p/{scale}b.sh at {_DEC_2023}",
-        config=dataclasses.replace(
-            _scaled(scale), remat="full" if remat == "full" else "save_dots"
-        ),
+        shape=_scaled(scale),
+        save=() if remat == "full" else _PRODUCTS,
         mesh={"tensor": tensor},
         unknown="causal by the code of this commit; if the runs are older, the time of a step is "
         "longer by what the other half of attention adds to the FLOPs; the arrangement of the "
@@ -204,12 +215,12 @@ def _v5p(
 
 def _trillium(
     name: str,
-    config: ModelConfig,
+    shape: ModelConfig,
     topology: str,
     rows: int,
     logged: tuple[float, float, float],
     folder: str,
-    keeps: str = "input, queries, keys, values and attention's output, all offloaded",
+    offload: tuple[str, ...] = ("block", "query", "key", "value", "out"),
     length: int = 8192,
     commit: str = "7e88b6d",
 ) -> Published:
@@ -224,14 +235,14 @@ def _trillium(
         topology,
         rows,
         length,
-        remat="custom" if "offloaded" in keeps else "full",
-        keeps=keeps,
+        remat="custom" if offload else "full",
         attention="square",
         mfu=round(tflops / 9.18, 2),
         tflops=tflops,
         of=f"{_RECIPES} training/trillium/{folder}/README.md at {commit}",
         recipe="the same",
-        config=dataclasses.replace(config, remat="full"),
+        shape=shape,
+        offload=offload,
         tokens_per_s=tokens_per_s,
         step_s=step_s,
     )
@@ -244,14 +255,14 @@ ROWS: tuple[Published, ...] = (
         4,
         4096,
         remat="save_dot_except_mlpwi",
-        keeps="products with weights but those of gate and up; not attention",
         attention="unknown",
         mfu=65.4,
         tflops=0,
         of=f"{_MAXTEXT} docs/reference/models/tiering.md at e591f30cbbf2",
         recipe=f"{_MAXTEXT} benchmarks/maxtext_v5p_model_configs.py, llama2_70b_v5p_128, at "
         "92e59fdf5474",
-        config=dataclasses.replace(_LLAMA2_70B, remat="save_attention"),
+        shape=_LLAMA2_70B,
+        save=("query", "key", "value", "out", "down"),
         tokens_per_s=692,  # "approx"
         unknown="512 chips, in an arrangement that is not said; the recipe's name is of v5p-128. "
         "65.4 % and 692 tokens/s do not agree: with causal attention 692 are 64.6 %, with the "
@@ -294,7 +305,7 @@ ROWS: tuple[Published, ...] = (
             rows,
             logged,
             f"Llama3.1-70B-MaxText/{folder}",
-            "input, queries, keys and values, all offloaded",
+            ("block", "query", "key", "value"),
         )
         for folder, topology, rows, logged in (
             ("v6e-256", "v6e:16x16", 5, (462.297, 960.248, 42.656)),
@@ -313,7 +324,7 @@ ROWS: tuple[Published, ...] = (
         2,
         (402.274, 905.021, 9.052),
         "Llama2-70B-MaxText",
-        "input; queries, keys and values offloaded",
+        ("query", "key", "value"),
         length=4096,
     )._replace(
         remat="qkv_proj_offloaded",
@@ -327,7 +338,7 @@ ROWS: tuple[Published, ...] = (
         1,
         (392.454, 149.482, 54.803),
         "Llama3.1-405B-MaxText",
-        "input, offloaded",
+        ("block",),
     )._replace(slices=2),
     _trillium(
         "GPT3-175B",
@@ -336,7 +347,7 @@ ROWS: tuple[Published, ...] = (
         3,
         (384.891, 357.580, 17.182),
         "GPT3-175B-MaxText/bf16",
-        "input",
+        (),
         length=2048,
     ),
     Published(
@@ -345,14 +356,14 @@ ROWS: tuple[Published, ...] = (
         2,
         8192,
         remat="custom",
-        keeps="input; attention and the MLP's output offloaded",
         attention="causal",
         mfu=68.5,  # 314.53 of 459
         tflops=314.530,
         of=f"{_RECIPES} training/v5p/Llama3.1-405B-MaxText/README.md at c8cfe2f689081",
         recipe=f"{_MAXTEXT} benchmarks/maxtext_v5p_model_configs.py, "
         "llama3_1_405b_8192_v5p_1024, at 3eb77db3c945",
-        config=dataclasses.replace(_LLAMA3_405B, remat="save_attention"),
+        shape=_LLAMA3_405B,
+        offload=("attention", "down"),
         tokens_per_s=124.618,
         step_s=131.474,
         unknown="the arrangement of the 512 chips is not said",
@@ -363,14 +374,14 @@ ROWS: tuple[Published, ...] = (
         4,  # 2 on each of a chip's two devices
         8192,
         remat="custom",
-        keeps="input, queries, keys, values and attention",
         attention="causal",
         mfu=52.3,  # 1207.05 of 2307
         tflops=1207.05,
         of=f"{_RECIPES} training/ironwood/README.md at d25b533",
         recipe=f"{_RECIPES} training/ironwood/llama3.1-70b/8k-bf16-tpu7x-4x4x4/xpk/run_recipe.sh "
         "at edf6fa7",
-        config=dataclasses.replace(_LLAMA3_70B, remat="save_attention"),
+        shape=_LLAMA3_70B,
+        save=("query", "key", "value", "attention"),
         tokens_per_s=2686.98,
         step_s=12.20,
         unknown="Adam's first moment is bfloat16",
@@ -381,13 +392,13 @@ ROWS: tuple[Published, ...] = (
         12,
         4096,
         remat="custom",
-        keeps="input, queries, keys, values and attention's output, all offloaded",
         attention="square",
         mfu=32.93,
         tflops=302.311,
         of=f"{_RECIPES} training/trillium/Mixtral-8x7B-MaxText/README.md at 7e88b6d",
         recipe="the same: tokens are dropped, capacity factor 1.25, no expert axis",
-        config=None,
+        shape=None,
+        offload=("block", "query", "key", "value", "out"),
         tokens_per_s=3645.203,
         step_s=13.484,
         unknown="MaxText's docs/reference/models/tiering.md has 35.23 % and 3,899 tokens/s",
@@ -398,14 +409,13 @@ ROWS: tuple[Published, ...] = (
         36,
         4096,
         remat="full",
-        keeps="input",
         attention="unknown",
         mfu=52.56,
         tflops=0,
         of=f"{_MAXTEXT} docs/reference/models/tiering.md at e591f30cbbf2",
         recipe=f"{_RECIPES} training/v5p/Mixtral-8X7B-Maxtext/scripts/run_mixtral-8x7b.sh at "
         "c8cfe2f689081: parameters in bfloat16, dropless",
-        config=None,
+        shape=None,
         tokens_per_s=2909,
         unknown='"256 Chips(8x4x4)": 8x4x4 are 128 chips with 256 cores; remat is base.yml\'s '
         "default",

@@ -49,9 +49,9 @@ class Means(NamedTuple):
     attend: Attend | None = None
     multiply: Multiply = einsum
 
-    def product(self, equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
-        """`multiply`, with a name that remat can keep."""
-        return checkpoint_name(self.multiply(equation, x, w), "product")
+    def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
+        """`multiply`, with its name in TENSORS (model/config.py)."""
+        return checkpoint_name(self.multiply(equation, x, w), name)
 
 
 ON_ONE = Means()

@@ -60,11 +60,13 @@ class Host:
       chips: of one process.
       ram: bytes; 0 where we found no published figure.
       network: bytes/s to other slices (of GPUs: to other hosts), in one direction, of all chips.
+      link: bytes/s between it and each chip, in one direction; 0 where we found no figure.
     """
 
     chips: int
     ram: float
     network: float
+    link: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -60,7 +60,7 @@ _TPUS = (
         side=128,
         # Six links of 50 GB/s each way; rings where every dimension is a multiple of 4 (`V4`).
         links=Torus(3, 50e9, wraps_at=4, cubes=True, largest=4096),
-        host=Host(4, ram=0, network=25e9),  # `BOOK`: about 25 GB/s a host
+        host=Host(4, ram=0, network=25e9, link=16e9),  # `BOOK`: about 25 GB/s a host
         sources=_of(
             bf16_and_int8_and_hbm_and_hbm_rate=V4,
             product_and_usable=LIBTPU,
@@ -84,13 +84,13 @@ _TPUS = (
         # 400 GB/s of four links in both directions; a row of 16 is a ring (`BOOK`).
         links=Torus(2, 50e9, wraps_at=16, cubes=False, largest=256),
         # 6.4 Tb/s for a pod of 256 chips; 192 GB in a machine of four chips.
-        host=Host(4, ram=192e9, network=12.5e9),
+        host=Host(4, ram=192e9, network=12.5e9, link=15e9),
         sources=_of(
             bf16_and_int8_and_hbm_and_hbm_rate=V5E,
             product_and_usable=LIBTPU,
             units_and_side_and_cores=JAX,
             links=f"{V5E}; rings: {BOOK}",
-            host=f"{V5E}; RAM: {GKE}",
+            host=f"{V5E}; RAM: {GKE}; link to the chips: {BOOK}",
         ),
     ),
     Chip(
@@ -108,9 +108,10 @@ _TPUS = (
         side=128,
         # 1200 GB/s of six links in both directions; rings as v4's.
         links=Torus(3, 100e9, wraps_at=4, cubes=True, largest=6144),
-        host=Host(4, ram=448e9, network=25e9),  # 50 Gb/s a chip
+        host=Host(4, ram=448e9, network=25e9, link=15e9),  # 50 Gb/s a chip
         sources=_of(
-            bf16_and_fp8_and_hbm_and_usable_and_hbm_rate_and_host=V5P,
+            bf16_and_fp8_and_hbm_and_usable_and_hbm_rate=V5P,
+            host=f"{V5P}; link to the chips: {BOOK}",
             int8=BOOK,
             product=LIBTPU,
             units_and_side_and_cores=JAX,
@@ -133,10 +134,11 @@ _TPUS = (
         side=256,
         # 800 GB/s of four links in both directions (older versions of the page: 896).
         links=Torus(2, 100e9, wraps_at=16, cubes=False, largest=256),
-        host=Host(4, ram=720e9, network=50e9),  # 100 Gb/s a chip
+        host=Host(4, ram=720e9, network=50e9, link=32e9),  # 100 Gb/s a chip
         sources=_of(
             bf16_and_int8_and_hbm_and_hbm_rate=V6E,
-            fp8_and_host=TPU7X,
+            fp8=TPU7X,
+            host=f"{TPU7X}; link to the chips: {BOOK}",
             product_and_usable=LIBTPU,
             units_and_side_and_cores=LIBTPU,
             links=f"{V6E}; rings: {BOOK}",
@@ -158,7 +160,7 @@ _TPUS = (
         side=256,
         # 1200 GB/s of six links in both directions; rings as v4's.
         links=Torus(3, 100e9, wraps_at=4, cubes=True, largest=9216),
-        host=Host(4, ram=960e9, network=50e9),  # 100 Gb/s a chip
+        host=Host(4, ram=960e9, network=50e9, link=0),  # 100 Gb/s a chip
         sources=_of(
             bf16_and_fp8_and_hbm_and_hbm_rate_and_cores_and_devices_and_host=TPU7X,
             product_and_usable_and_units_and_side=LIBTPU,
@@ -176,6 +178,7 @@ def _gpu(
     nvlink: float,
     port: float,
     ram: float,
+    pcie: float,
     product: float,
     hbm: float,
     **rates: Any,
@@ -188,6 +191,7 @@ def _gpu(
       nvlink: bytes/s in both directions, as the sheets have it.
       port: bytes/s of its own port to the network, in one direction.
       ram: bytes of the host.
+      pcie: bytes/s of its connection to the host, in both directions.
     """
     sources = _of(
         bf16_and_int8_and_fp8_and_hbm_and_hbm_rate_and_links=sheet,
@@ -195,7 +199,8 @@ def _gpu(
         usable=FRACTION,
         host=DGX,
     )
-    links, host = Switch(nvlink / 2), Host(8, ram=ram, network=8 * port)
+    links = Switch(nvlink / 2)
+    host = Host(8, ram=ram, network=8 * port, link=pcie / 2)
     usable = 0.75 * hbm
     return Chip(
         name,
@@ -212,8 +217,8 @@ def _gpu(
 
 _AMPERE: dict[str, Any] = dict(bf16=312e12, int8=624e12, fp8=0, product=0.869, nvlink=600e9)
 _HOPPER: dict[str, Any] = dict(bf16=989e12, int8=1979e12, fp8=1979e12, product=0.803, nvlink=900e9)
-_HDR: dict[str, Any] = dict(port=25e9, ram=1e12)  # DGX A100: eight ports of 200 Gb/s, 1 TB
-_NDR: dict[str, Any] = dict(port=50e9, ram=2e12)  # DGX H100 and on: eight of 400 Gb/s, 2 TB
+_HDR: dict[str, Any] = dict(port=25e9, ram=1e12, pcie=64e9)  # DGX A100: 200 Gb/s, 1 TB, Gen4
+_NDR: dict[str, Any] = dict(port=50e9, ram=2e12, pcie=128e9)  # DGX H100 on: 400 Gb/s, 2 TB, Gen5
 
 _GPUS = (
     _gpu(

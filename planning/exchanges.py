@@ -1,181 +1,222 @@
-"""What devices exchange in a step: each exchange a named line with its bytes and its formula.
+"""What the devices of a compiled program exchange: kind, bytes, mesh axes, and what runs beside it.
 
-Letters are those of planning/layout.py. `whole` is what a device has after an all-gather or before
-a reduce-scatter; of an all-to-all, what it has before and after.
+Exchanges are synchronous instructions, pairs of -start and -done, wrapped in asynchronous calls, or
+parts of fusions: the compiler of TPUs lets an exchange go on inside the fusions that stand between
+its beginning and its end ("async collective fusion"), each of which repeats the instruction, and
+makes fusions of an all-reduce of which a device keeps a part. Between slices of TPUs they are pairs
+of send and recv.
 """
 
-from collections.abc import Callable, Iterable
+import collections
+import dataclasses
+import math
+import re
 from typing import NamedTuple
 
-from planning.layout import Layout, Parameter
-from planning.remat import POLICIES
-from planning.torus import Links, links
-from planning.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
-from sharding.table import mesh_axes
+from planning import groups
+from planning.grid import Grid
+from planning.hlo import Computation, Instruction, Module, taken
+from planning.sources import Source, Sources
+from planning.traffic import COLLECTIVES
+from planning.work import Schedule, Work, total
 
-Axes = tuple[str, ...]
+_TYPES = {"ONE_TO_ONE": "collective-permute"}  # what slices call otherwise
+_RENDEZVOUS = r'_xla_host_transfer_rendezvous="([^"]*)"'
+_TRANSFER = r'_xla_megascale_transfer_type="(\w+)"'
 
 
 class Exchange(NamedTuple):
-    """One kind of exchange along some mesh axes.
+    """One exchange of a program, as one device sees it.
 
     Attributes:
-      phase: of planning.work.PHASES.
-      half: of a block, whose products can hide it; "" of what all products of the phase can.
-      name: of what.
-      kind: all-gather, reduce-scatter, all-reduce or all-to-all.
-      axes: mesh axes, along which it goes at once.
-      whole: bytes of each; see the module.
-      times: how many in a step.
-      formula: of `whole`.
+      name: of its instruction; of a pair, of the first.
+      kind: "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all" or
+        "collective-permute".
+      axes: of the mesh, along which it goes (`planning/grid.py`).
+      devices: that exchange with one another: n. Of a collective-permute, as many as
+        there are along its axes.
+      between_slices: it goes from one slice of TPUs to another, over the data center's network.
+      sent: bytes that a device sends each time, the least that is possible when each is sent on to
+        a neighbour: of operands of b bytes all-gather (n - 1) b, all-reduce 2 (n - 1) / n b,
+        reduce-scatter and all-to-all (n - 1) / n b (ragged: if the rows are spread evenly),
+        collective-permute b.
+      times: it runs.
+      beside: what is computed between its beginning and its end, each time: nothing where it is
+        synchronous. Exchanges that go on at the same time have the same work beside them.
+      asynchronous: it has a beginning and an end.
+      source: where it comes from; of several that the compiler combined, one.
     """
 
-    phase: str
-    half: str
     name: str
     kind: str
-    axes: Axes
-    whole: float
+    axes: tuple[str, ...]
+    devices: int
+    between_slices: bool
+    sent: int
     times: int
-    formula: str
-
-    def received(self, over: Links) -> float:
-        """Bytes that come into a device in a step."""
-        return self.times * over.received(self.kind, self.whole)
-
-    def seconds(self, over: Links) -> float:
-        """Time of all of them in a step, if nothing else is on their links."""
-        return self.times * over.seconds(self.kind, self.whole)
+    beside: Work
+    asynchronous: bool
+    source: Source
 
 
-def exchanges(layout: Layout) -> tuple[Exchange, ...]:
-    """All exchanges of a step, but for scalars and token ids."""
-    return tuple(line for term in TERMS for line in term(layout) if line.axes and line.whole)
+@dataclasses.dataclass
+class _Open:
+    """An exchange that has begun."""
+
+    instruction: Instruction
+    where: Computation  # that the instruction stands in
+    kind: str
+    beside: list[Work] | None  # None: it is synchronous
 
 
-def links_of(layout: Layout, lines: Iterable[Exchange]) -> dict[Axes, Links]:
-    """The links of all axes that are exchanged along; the chip must be known."""
-    return {
-        axes: links(layout.topology, layout.sizes, axes)
-        for axes in dict.fromkeys(line.axes for line in lines)
-    }
+def exchanges(schedule: Schedule, sources: Sources, grid: Grid) -> list[Exchange]:
+    """All exchanges of a program, those in loops once for the loop, with their number.
 
+    What a device does with itself alone is left out.
 
-def _axes(layout: Layout, name: str, size: int | None = None) -> Axes:
-    return mesh_axes(layout.mesh, name, size)  # type: ignore[arg-type]  # of a mesh it reads sizes
-
-
-def _added_up(parameters: Iterable[Parameter], by: str, what: str) -> dict[Axes, int]:
-    """Elements (`what` of Parameter) of all that go along the same axes (`by` of Parameter)."""
-    found: dict[Axes, int] = {}
-    for parameter in parameters:
-        axes = getattr(parameter, by)
-        found[axes] = found.get(axes, 0) + getattr(parameter, what)
+    Raises:
+      ValueError: if the devices are not those of the mesh.
+    """
+    found: list[Exchange] = []
+    for call in schedule.computations():
+        for one in _in_order(schedule, schedule.module.computations[call.computation]):
+            exchange = _exchange(one, call.times, schedule.module, sources, grid)
+            found += [exchange] if exchange.axes else []
     return found
 
 
-def _blocks(layout: Layout) -> list[Exchange]:
-    """Weights of the blocks: gathered for each pass, their gradients scattered and summed."""
-    a, times = layout.itemsize, layout.layers * layout.microbatches
-    blocks = [p for p in layout.parameters if p.in_blocks]
-    weights = [p for p in blocks if "norm" not in p.axes]
-    lines = []
-    for axes, elements in _added_up(
-        (p for p in weights if p.gathered), "gathered", "whole"
-    ).items():
-        size, formula = a * elements / layout.layers, "a x weights of a block"
-        lines += [
-            Exchange(FORWARD, "", "weights", "all-gather", axes, size, times, formula),
-            Exchange(BACKWARD, "", "weights, again", "all-gather", axes, size, times, formula),
-            Exchange(BACKWARD, "", "gradients", "reduce-scatter", axes, size, times, formula),
-        ]
-    for axes, elements in _added_up(weights, "summed", "held").items():
-        size, formula = a * elements / layout.layers, "a x shards of a block"
-        lines.append(Exchange(BACKWARD, "", "gradients", "all-reduce", axes, size, times, formula))
-    norms = [p for p in blocks if "norm" in p.axes]
-    for axes, elements in _added_up(norms, "summed", "held").items():
-        size, formula = 4 * elements / layout.layers, "4 x scales and biases"
-        lines.append(
-            Exchange(BACKWARD, "", "gradients of norms", "all-reduce", axes, size, times, formula)
+def _in_order(schedule: Schedule, computation: Computation) -> list[_Open]:
+    """The exchanges of a computation, in the order in which they begin."""
+    found: list[_Open] = []
+    going: dict[str, list[_Open]] = collections.defaultdict(list)  # by what names their end
+    for instruction in computation.values():
+        ends = _ends(schedule.module, instruction)
+        for key in ends:
+            if going.get(key):
+                going[key].pop(0)
+        begun = _begins(schedule.module, computation, instruction, going)
+        if going and not ends:
+            work = schedule.of(computation, instruction)
+            for waiting in going.values():
+                for one in waiting:
+                    assert one.beside is not None
+                    one.beside.append(work)
+        for key, one in begun:
+            found.append(one)
+            if one.beside is not None:
+                going[key].append(one)
+    return found
+
+
+def _begins(
+    module: Module,
+    computation: Computation,
+    instruction: Instruction,
+    going: dict[str, list[_Open]],
+) -> list[tuple[str, _Open]]:
+    """What begins with an instruction, with what names its end."""
+    kind = instruction.op.removesuffix("-start")
+    if kind in COLLECTIVES:
+        waits: list[Work] | None = [] if instruction.op.endswith("-start") else None
+        return [(instruction.name, _Open(instruction, computation, kind, waits))]
+    if instruction.op == "recv" and (transfer := instruction.attribute(_TRANSFER)):
+        meeting = instruction.attribute(_RENDEZVOUS)
+        send = next(
+            one
+            for one in computation.values()
+            if one.op == "send" and one.attribute(_RENDEZVOUS) == meeting
         )
-    return lines
+        kind = _TYPES.get(transfer, transfer.lower().replace("_", "-"))
+        return [(instruction.name, _Open(send, computation, kind, []))]
+    if instruction.op == "async-start":
+        inside = module.computations.get(instruction.calls, {})
+        return [
+            (instruction.name, _Open(one, inside, one.op, []))
+            for one in inside.values()
+            if one.op in COLLECTIVES
+        ]
+    if instruction.op == "fusion":
+        inside = module.computations.get(instruction.calls, {})
+        if _has(inside, "AsyncCollectiveDone"):
+            return []
+        begins = _has(inside, "AsyncCollectiveStart")
+        scattered = instruction.calls.startswith("all-reduce-scatter")
+        found = []
+        for one in inside.values():
+            if one.op in COLLECTIVES and (begins or not going.get(_channel(one))):
+                kind = "reduce-scatter" if scattered else one.op
+                found.append((_channel(one), _Open(one, inside, kind, [] if begins else None)))
+        return found
+    return []
 
 
-def _residual_stream(layout: Layout) -> list[Exchange]:
-    """Along `tensor`: whole rows before the products of each half of a block, parts after them.
-
-    Where the length is not divided, sums stay whole: an all-reduce instead of both.
-    """
-    length = layout.run.data.sequence_length
-    along = set(_axes(layout, "length", length))
-    split = tuple(a for a in _axes(layout, "act_length", length) if a not in along)
-    axes = split or _axes(layout, "heads")
-    whole = layout.rows * layout.length * layout.run.model.embed_dim * layout.itemsize
-    gather, scatter = ("all-gather", "reduce-scatter") if split else ("", "all-reduce")
-    policy = POLICIES[layout.run.model.remat]
-    every: dict[str, tuple[str, ...]] = {ATTENTION: (gather, scatter), MLP: (gather, scatter)}
-    phases: dict[str, dict[str, tuple[str, ...]]]
-    phases = {FORWARD: every, AGAIN: {}, BACKWARD: every}
-    if policy.elementwise:  # with the norms their results are gathered again
-        phases[AGAIN] = {ATTENTION: (gather, scatter if policy.products else ""), MLP: (gather,)}
-    times = layout.layers * layout.microbatches
-    return [
-        Exchange(phase, half, "activations", kind, axes, whole, times, "B T D a")
-        for phase, halves in phases.items()
-        for half, kinds in halves.items()
-        for kind in kinds
-        if kind
-    ]
+def _ends(module: Module, instruction: Instruction) -> list[str]:
+    """What names the exchanges that end with an instruction."""
+    if instruction.op.endswith("-done"):
+        return instruction.operands[:1]
+    if instruction.op == "fusion":
+        inside = module.computations.get(instruction.calls, {})
+        if _has(inside, "AsyncCollectiveDone"):
+            return [_channel(one) for one in inside.values() if one.op in COLLECTIVES]
+    return []
 
 
-def _tables(layout: Layout) -> list[Exchange]:
-    """The output projection gathered once a microbatch, its gradient scattered once in float32;
-    the embedding by its columns: activations travel, not the table.
-
-    libtpu makes an all-reduce of that scatter where the chips lie along `fsdp` alone, with twice
-    the bytes (docs/performance.md).
-    """
-    a, n = layout.itemsize, layout.microbatches
-    tables = {p.name: p for p in layout.parameters if "vocab" in p.axes}
-    head = tables.get("unembedding", tables["embedding"])
-    features = layout.rows * layout.length * layout.run.model.embed_dim
-    length = layout.run.data.sequence_length
-    along = set(_axes(layout, "length", length))
-    split = tuple(x for x in _axes(layout, "act_length", length) if x not in along)
-    vocab = _axes(layout, "vocab", layout.run.model.padded_vocab_size)
-    embed = tables["embedding"].gathered
-    looked_up = layout.rows * layout.between * layout.run.model.embed_dim
-    lines = [
-        Exchange(HEAD, "", "table", "all-gather", head.gathered, a * head.whole, n, "V D a"),
-        Exchange(
-            HEAD, "", "its gradient", "reduce-scatter", head.gathered, 4 * head.whole, n, "4 V D"
-        ),
-        Exchange(HEAD, "", "features", "all-gather", split, a * features, n, "B T D a"),
-        Exchange(HEAD, "", "gradient of features", "all-reduce", vocab, a * features, n, "B T D a"),
-        Exchange(HEAD, "", "embedded", "all-to-all", embed, a * looked_up, n, "B T D a"),
-        Exchange(
-            HEAD, "", "gradient of embedded", "all-to-all", embed, 4 * looked_up, n, "4 B T D"
-        ),
-    ]
-    return lines + [
-        Exchange(HEAD, "", f"{name}'s gradient", "all-reduce", p.summed, 4 * p.held, n, "4 V D")
-        for name, p in tables.items()
-    ]
+def _has(computation: Computation, target: str) -> bool:
+    return any(
+        one.op == "custom-call" and f'"{target}"' in one.attributes for one in computation.values()
+    )
 
 
-def _muon(layout: Layout) -> list[Exchange]:
-    """Matrices to the device that makes them orthogonal, and back."""
-    if layout.run.optimizer.name != "muon":
-        return []
-    held = sum(p.held for p in layout.parameters if p.in_blocks and "embed" in p.axes)
-    axes, size = _axes(layout, "stack"), layout.itemsize * held
-    return [
-        Exchange(UPDATE, "", "matrices to Muon", "all-to-all", axes, size, 1, "a x shards"),
-        Exchange(UPDATE, "", "matrices from Muon", "all-to-all", axes, size, 1, "a x shards"),
-    ]
+def _channel(collective: Instruction) -> str:
+    """What the repetitions of an exchange in the fusions beside it have in common."""
+    return "channel " + collective.attribute(r"channel_id=(\d+)")
 
 
-Term = Callable[[Layout], list[Exchange]]
-TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _tables, _muon)
-"""Other exchanges (keys and values round a ring along `context`, tokens to experts, activations
-from stage to stage) are other ones of these."""
+def _exchange(one: _Open, times: int, module: Module, sources: Sources, grid: Grid) -> Exchange:
+    attributes = one.instruction.attributes
+    across = one.instruction.op == "send"
+    partitions = int(_head(module, r"num_partitions=(\d+)") or 0)
+    if across:
+        members = groups.across_slices(attributes)
+        axes = grid.axes_across(members)
+    else:
+        permuted = one.kind == "collective-permute"
+        members = (
+            groups.pairs(attributes)
+            if permuted
+            else groups.replica_groups(attributes, partitions or len(grid.ids))
+        )
+        axes = grid.axes(members, partitions)
+    n = members.shape[-1]
+    operands = taken(one.where, one.instruction)
+    if one.kind == "ragged-all-to-all" or across:
+        operands = operands[:1]  # the others are offsets and sizes; a token
+    size = sum(shape.bytes for shape in operands)
+    if one.kind == "collective-permute":
+        n, sent = math.prod(grid.sizes[axis] for axis in axes), size
+    else:
+        sent = _sent(one.kind, n, size)
+    return Exchange(
+        name=one.instruction.name,
+        kind=one.kind,
+        axes=axes,
+        devices=n,
+        between_slices=across,
+        sent=sent,
+        times=times,
+        beside=total((1, work) for work in one.beside or []),
+        asynchronous=one.beside is not None,
+        source=sources.of(attributes),
+    )
+
+
+def _sent(kind: str, n: int, size: int) -> int:
+    if kind == "all-gather":
+        return (n - 1) * size
+    part = (n - 1) * size // n
+    return 2 * part if kind == "all-reduce" else part
+
+
+def _head(module: Module, pattern: str) -> str:
+    found = re.search(pattern, module.head[0]) if module.head else None
+    return found[1] if found else ""

@@ -1,200 +1,111 @@
-"""A run laid over its hardware: what each device has of every dimension.
+"""Whether a layout can be, in a second and before anything slow: shapes, divisibility, bytes."""
 
-Letters are those of model/__init__.py; here they count what one device has. B are the rows and T
-their tokens that go through the model at once (a microbatch), a the bytes of a number in the dtype
-that matrices are multiplied in.
-"""
-
-import dataclasses
-import functools
-import math
-from collections.abc import Mapping
-from typing import NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, Mesh
 
+from configs import door
 from errors import UserError
 from model import parameters
-from planning.topology import Topology
+from planning.tensors import state_tensors, total
 from sharding.config import AXES
-from sharding.table import mesh_axes
+from sharding.means import means
+from sharding.mesh import make_mesh
+from sharding.table import validate
 from training.config import RunConfig
-from training.optimizer import make_optimizer
-from training.state import TrainState, abstract_state
 
 
-class Parameter(NamedTuple):
-    """A parameter, as it is exchanged.
+def lay_out(config: RunConfig, memory: int | None = None) -> Mesh:
+    """The mesh of a run over the devices that are here; what does not fit is refused.
 
-    Attributes:
-      name: dotted.
-      axes: its logical axes.
-      shape: of all of it.
-      held: elements on a device.
-      gathered: mesh axes along which it is gathered to be multiplied with: those that split both
-        it and the tokens. (Experts stay where they are: tokens go to them.)
-      whole: elements on a device when it is.
-      summed: mesh axes that split the tokens and not it: its gradient is summed along them.
-    """
+    The vocabulary need not be known yet: it will be a multiple of vocab_multiple, and a mesh that
+    divides that will do. What a person should know of the layout is told on standard error, by
+    process 0.
 
-    name: str
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-    held: int
-    gathered: tuple[str, ...]
-    whole: int
-    summed: tuple[str, ...]
-
-    @property
-    def in_blocks(self) -> bool:
-        return self.axes[0] == "layers"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
-    """See the module. `of` makes one.
-
-    Attributes:
-      run: its model must have its vocabulary.
-      topology: what it runs on.
-      sizes: of each mesh axis.
-    """
-
-    run: RunConfig
-    topology: Topology
-    sizes: Mapping[str, int]
-
-    @functools.cached_property
-    def mesh(self) -> AbstractMesh:
-        """The mesh, without devices: shardings follow from it, arrays cannot be made."""
-        sizes = tuple(self.sizes[axis] for axis in AXES)
-        return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-
-    def ways(self, name: str, size: int | None = None) -> int:
-        """In how many parts the table splits a dimension of this logical axis and size."""
-        axes = mesh_axes(self.mesh, name, size)  # type: ignore[arg-type]  # of a mesh it reads sizes
-        return math.prod(self.sizes[axis] for axis in axes)
-
-    @property
-    def microbatches(self) -> int:
-        return self.run.train.accumulation
-
-    @property
-    def rows(self) -> int:
-        """B."""
-        rows = self.run.train.batch_size // self.microbatches
-        return max(rows // self.ways("batch", rows), 1)
-
-    @property
-    def length(self) -> int:
-        """T, where attention needs the rows whole (but for `context`)."""
-        length = self.run.data.sequence_length
-        return length // self.ways("length", length)
-
-    @property
-    def between(self) -> int:
-        """T between the blocks, where nothing looks along the length."""
-        length = self.run.data.sequence_length
-        return length // self.ways("act_length", length)
-
-    @property
-    def layers(self) -> int:
-        """L."""
-        return self.run.model.num_layers // self.ways("layers", self.run.model.num_layers)
-
-    @property
-    def heads(self) -> int:
-        """N."""
-        return self.run.model.num_heads // self.ways("heads", self.run.model.num_heads)
-
-    @property
-    def kv_heads(self) -> int:
-        """K."""
-        return self.run.model.num_kv_heads // self.ways("kv_heads", self.run.model.num_kv_heads)
-
-    @property
-    def hidden(self) -> int:
-        """F."""
-        return self.run.model.mlp_dim // self.ways("mlp", self.run.model.mlp_dim)
-
-    @property
-    def vocab(self) -> int:
-        """V."""
-        vocab = self.run.model.padded_vocab_size
-        return vocab // self.ways("vocab", vocab)
-
-    @property
-    def itemsize(self) -> int:
-        """a."""
-        return int(jnp.dtype(self.run.model.dtype).itemsize)
-
-    @property
-    def tokens(self) -> int:
-        """Of a step, over all devices."""
-        return self.run.train.batch_size * self.run.data.sequence_length
-
-    @functools.cached_property
-    def state(self) -> TrainState:
-        """Shapes, dtypes and shardings of what training carries from step to step."""
-        outline = _outline(self.run.model)
-        optimizer, steps = self.run.optimizer, self.run.train.steps
-        tx = make_optimizer(optimizer, steps, outline, self.mesh)  # type: ignore[arg-type]
-        return abstract_state(tx, outline, self.mesh)  # type: ignore[arg-type]
-
-    @functools.cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        outline = _outline(self.run.model)
-        axes = jax.tree_util.tree_flatten_with_path(
-            parameters.logical_axes(outline), is_leaf=lambda a: isinstance(a, tuple)
-        )[0]
-        shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(parameters.shapes(outline))]
-        return tuple(
-            self._parameter(".".join(str(key.key) for key in path), names, shape)
-            for (path, names), shape in zip(axes, shapes, strict=True)
-        )
-
-    def _parameter(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> Parameter:
-        split = {
-            axis: named
-            for named, size in zip(axes, shape, strict=True)
-            for axis in mesh_axes(self.mesh, named, size)  # type: ignore[arg-type]
-        }
-        of_tokens = [
-            axis
-            for named in ("batch", "length")
-            for axis in mesh_axes(self.mesh, named, None)  # type: ignore[arg-type]
-        ]
-        gathered = tuple(a for a in of_tokens if a in split and split[a] != "experts")
-        held = math.prod(shape) // math.prod(self.sizes[axis] for axis in split)
-        return Parameter(
-            name,
-            axes,
-            shape,
-            held,
-            gathered,
-            held * math.prod(self.sizes[axis] for axis in gathered),
-            tuple(a for a in of_tokens if a not in split),
-        )
-
-
-_outline = functools.lru_cache(maxsize=8)(parameters.outline)
-
-
-def of(run: RunConfig, topology: Topology) -> Layout:
-    """The layout of a run.
+    Args:
+      config: of the run.
+      memory: bytes of a device; None where they are not known, and not to be judged by.
 
     Raises:
-      UserError: the model's vocabulary is not known yet, or the mesh does not fit the devices.
+      UserError: see `check`; or a package that the config needs is not installed.
     """
-    if not run.model.vocab_size:
-        raise UserError(
-            "config.model.vocab_size=0: the tokenizer's, which is not known before the data is "
-            "prepared: to plan, give --config.model.vocab_size=N"
-        )
+    notes = check(config, jax.device_count(), memory)
+    mesh = mesh_over(config, jax.devices())
+    means(mesh, config.model)
+    for note in notes if jax.process_index() == 0 else ():
+        print(f"note: {note}", file=sys.stderr)
+    return mesh
+
+
+def mesh_over(config: RunConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """The mesh of a run over devices, whether they are here or not.
+
+    Raises:
+      UserError: they cannot be arranged so.
+    """
     try:
-        sizes = run.mesh.sizes(topology.devices)
+        return make_mesh(config.mesh, devices)
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None
-    return Layout(run, topology, sizes)
+
+
+def check(config: RunConfig, devices: int, memory: float | None = None) -> tuple[str, ...]:
+    """Proves, without the devices, that a run can be split over so many of them.
+
+    Args:
+      config: of the run.
+      devices: their number.
+      memory: bytes of each, or None.
+
+    Returns:
+      what a person should know, a line each.
+
+    Raises:
+      UserError: the mesh does not suit the model, the batches or the devices; or what a device
+        holds from step to step is larger than its memory.
+    """
+    if not config.model.vocab_size:
+        config = door.with_vocabulary(config, 1)
+    rows = {"evaluation.batch_size": config.evaluation.batch_size}
+    for name, size in door.batch_sizes(config).items():
+        rows[f"{name} / train.accumulation"] = size // config.train.accumulation
+    try:
+        mesh = abstract_mesh(config, devices)
+        outline = parameters.outline(config.model)
+        axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+        notes = validate(mesh, axes, shapes, rows, door.sequence_lengths(config))
+    except ValueError as error:
+        raise UserError(f"config.mesh: {error}") from None
+    if memory is not None:
+        _check_memory(config, mesh, memory)
+    return notes
+
+
+def abstract_mesh(config: RunConfig, devices: int) -> Any:
+    """The mesh of a run over so many devices, without them.
+
+    Raises:
+      ValueError: if its axes do not multiply to their number.
+    """
+    sizes = config.mesh.sizes(devices)
+    return AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
+
+
+def _check_memory(config: RunConfig, mesh: Mesh, memory: float) -> None:
+    """Refuses a state that does not fit, with the gradients that every step adds to it."""
+    tensors = state_tensors(config, mesh)
+    kept = {kind: total(tensors, kind) for kind in ("parameters", "optimizer")}
+    if config.optimizer.offload:
+        kept["optimizer"] = 0
+    kept["gradients"] = kept["parameters"]
+    if (needed := sum(kept.values())) <= memory:
+        return
+    parts = ", ".join(f"{size / 1e9:.1f} GB of {kind}" for kind, size in kept.items())
+    raise UserError(
+        f"config.mesh: each device would hold {parts}: {needed / 1e9:.1f} GB, "
+        f"{(needed - memory) / 1e9:.1f} GB more than it has; let more devices share them "
+        "(mesh.fsdp, mesh.tensor), or set optimizer.offload=True"
+    )

@@ -72,6 +72,9 @@ class Topology:
             options["num_slices"] = self.slices
         if self.chip.cores > self.chip.devices:
             options["chip_config_name"] = "megacore"  # a chip's cores are one device
+        # Of itself libtpu takes no dimension for a ring, and exchanges in other ways then: on 128
+        # v5p it makes all-reduces of all-gathers.
+        options["wrap"] = (*self.wraps, False, False)[:3]
         return options
 
 

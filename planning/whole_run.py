@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from data.stages import Stage, stages_of
-from planning import analytic, layout
+from planning.analytic import estimate, layout
 from planning.topology import Topology
 from training.config import RunConfig
 
@@ -101,16 +101,16 @@ def whole_run(
     Args:
       run: its model must have its vocabulary.
       topology: what it runs on.
-      step_s: gives the time of a step; by default it is estimated (planning/analytic.py).
+      step_s: gives the time of a step; by default it is estimated (planning/analytic/).
       price: of a chip for an hour.
 
     Raises:
-      UserError: see planning.layout.of.
+      UserError: see planning.analytic.layout.of.
     """
     if step_s is None:
 
         def step_s(run: RunConfig) -> float | None:
-            timing = analytic.estimate(run, topology).timing
+            timing = estimate.estimate(run, topology).timing
             return timing.step_s if timing else None
 
     stages = stages_of(run.data, run.train.batch_size)

@@ -68,6 +68,47 @@ def test_remat_changes_no_gradient(remat):
     _same_gradients(small_config(remat=remat))
 
 
+@pytest.mark.parametrize("kept", [{}, {"remat_save": ("gate", "query")}])
+def test_what_waits_in_the_hosts_memory_changes_no_gradient(kept):
+    _same_gradients(small_config(remat="full", remat_offload=("block", "attention"), **kept))
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"remat": "full"}, set()),
+        ({"remat": "full", "remat_save": ("up", "block")}, {"up", "block"}),
+        ({"remat": "save_attention", "remat_save": ("query",)}, {"attention", "query"}),
+    ],
+)
+def test_remat_keeps_what_it_is_told_to(config, names):
+    """What the forward scan stacks of its layers: beside what it must, the named and no more."""
+
+    def stacked(config):
+        outline = parameters.outline(config)
+        loss = jax.grad(lambda p: (parameters.bind(outline, p)(*row(16)) ** 2).sum())
+        forward = next(equations(jax.make_jaxpr(loss)(parameters.shapes(outline)), "scan"))
+        return len(forward.outvars) - forward.params["num_carry"]
+
+    more = stacked(small_config(**config)) - stacked(small_config(remat="full"))
+    assert more == len(names - {"block"})  # that is what comes in, and kept anyhow
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            {"remat": "full", "remat_save": ("gat",)},
+            r"remat_save=\['gat'\]: choose of block, query",
+        ),
+        ({"remat_offload": ("gate",)}, r"remat_offload=\['gate'\]: with remat='none' everything"),
+    ],
+)
+def test_remat_that_cannot_be(config, says):
+    with pytest.raises(ValueError, match=says):
+        small_config(**config)
+
+
 def test_scan_unroll_changes_no_gradient():
     _same_gradients(small_config(scan_unroll=3))
 

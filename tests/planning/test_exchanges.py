@@ -1,127 +1,256 @@
-"""What devices exchange, against numbers worked out by hand and what is compiled."""
+"""What devices exchange: known programs on eight devices, and the forms of TPUs' programs by hand."""
+# ruff: noqa: E501
 
-import math
-import re
-from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from planning import layout
-from planning.exchanges import exchanges, links_of
-from planning.topology import parse
-from tests.planning.conftest import SMALL, compiled, llama, run_of
+from planning import hlo
+from planning.exchanges import Exchange, exchanges
+from planning.grid import Grid, grid
+from planning.sources import Sources
+from planning.work import Schedule
 
-BLOCK = 41_943_040 + 176_160_768
-"""Weights of a block of Llama 3 8B (see test_work.py)."""
-
-
-def lines_of(laid, **like):
-    return [
-        line
-        for line in exchanges(laid)
-        if all(getattr(line, key) == value for key, value in like.items())
-    ]
+AXES = ("data", "fsdp", "tensor")
+ROWS, COLUMNS = 8, 64
+SHARD = ROWS * COLUMNS * 4 // 8  # bytes
 
 
-def test_fsdp_by_hand():
-    """Each block's weights in bfloat16: gathered twice, their gradients scattered once."""
-    laid = llama("v5e:16x16", 256)
-    blocks = [
-        line for line in exchanges(laid) if "weights" in line.name or line.name == "gradients"
-    ]
-    assert [(line.kind, line.whole, line.times) for line in blocks] == [
-        ("all-gather", 2 * BLOCK, 32),
-        ("all-gather", 2 * BLOCK, 32),
-        ("reduce-scatter", 2 * BLOCK, 32),
-    ]
-    (over,) = {links_of(laid, blocks)[line.axes] for line in blocks}
-    received = sum(line.received(over) for line in blocks)
-    assert received == pytest.approx(3 * 32 * 2 * BLOCK * 255 / 256)
-    # Two rings of v5e, 180 GB/s: a quarter of a second.
-    time = sum(line.seconds(over) for line in blocks)
-    assert time == pytest.approx(received / 180e9) == pytest.approx(0.2317, abs=1e-4)
+def read(text: str, of: Grid) -> list[Exchange]:
+    module = hlo.parse(text)
+    return exchanges(Schedule(module), Sources(module), of)
 
 
-def test_every_microbatch_gathers_again():
-    laid = llama("v5e:16x16", 1024, accumulation=4)
-    assert {line.times for line in lines_of(laid, name="weights")} == {4 * 32}
-    assert {line.times for line in lines_of(laid, name="table")} == {4}
+def ring(x: jax.Array) -> jax.Array:
+    """Something for three of its neighbours."""
+    return jax.lax.fori_loop(
+        0, 3, lambda _, x: jax.lax.ppermute(jnp.sin(x), "fsdp", [(0, 1), (1, 0)]), x
+    )
 
 
-def test_tensor_by_hand():
-    """A row of 8,192 x 4,096 in bfloat16: forward before and after each half of a block, backward
-    alike, and all but the last where the forward pass is computed again."""
-    laid = llama("v5e:16x16", 32, tensor=8)
-    stream = lines_of(laid, name="activations")
-    assert {line.whole for line in stream} == {8192 * 4096 * 2}
-    assert {(line.axes, line.times) for line in stream} == {(("tensor",), 32)}
-    kinds = [(line.phase, line.kind) for line in stream]
-    assert {kind: kinds.count(kind) for kind in kinds} == {
-        ("forward", "all-gather"): 2,
-        ("forward", "reduce-scatter"): 2,
-        ("recomputed", "all-gather"): 2,
-        ("recomputed", "reduce-scatter"): 1,
-        ("backward", "all-gather"): 2,
-        ("backward", "reduce-scatter"): 2,
-    }
-    # Weights are an eighth of theirs.
-    assert {line.whole for line in lines_of(laid, name="weights")} == {2 * BLOCK / 8}
+@pytest.mark.parametrize(
+    ("function", "kind", "axes", "sent", "times"),
+    [
+        (lambda x: jax.lax.psum(x, "data"), "all-reduce", ("data",), SHARD, 1),
+        (
+            lambda x: jax.lax.pmax(x, ("data", "tensor")),
+            "all-reduce",
+            ("data", "tensor"),
+            2 * 3 * SHARD // 4,
+            1,
+        ),
+        (lambda x: jax.lax.psum(x, AXES), "all-reduce", AXES, 2 * 7 * SHARD // 8, 1),
+        (
+            lambda x: jax.lax.all_gather(x, ("tensor", "data"), tiled=True),
+            "all-gather",
+            ("data", "tensor"),
+            3 * SHARD,
+            1,
+        ),
+        (
+            lambda x: jax.lax.psum_scatter(x, "fsdp", scatter_dimension=1, tiled=True),
+            "reduce-scatter",
+            ("fsdp",),
+            SHARD // 2,
+            1,
+        ),
+        (
+            lambda x: jax.lax.all_to_all(x, ("fsdp", "tensor"), 1, 0, tiled=True),
+            "all-to-all",
+            ("fsdp", "tensor"),
+            3 * SHARD // 4,
+            1,
+        ),
+        (ring, "collective-permute", ("fsdp",), SHARD, 3),
+    ],
+)
+def test_on_eight_devices(
+    function: Callable[[jax.Array], jax.Array],
+    kind: str,
+    axes: tuple[str, ...],
+    sent: int,
+    times: int,
+) -> None:
+    """Over a mesh whose devices lie in another order than their ids."""
+    devices = np.asarray(jax.devices())[[3, 1, 0, 2, 7, 6, 5, 4]].reshape(2, 2, 2)
+    mesh = Mesh(devices, AXES)
+    split = PartitionSpec(AXES)
+    step = jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+    )
+    x = jax.ShapeDtypeStruct((ROWS, COLUMNS), jnp.float32, sharding=NamedSharding(mesh, split))
+    text = str(step.lower(x).compile().as_text())
+    (found,) = read(text, grid(mesh))
+    assert (found.kind, found.axes, found.sent, found.times) == (kind, axes, sent, times)
+    assert found.devices == np.prod([mesh.shape[axis] for axis in axes])
+    assert not found.asynchronous and found.beside.cycles == 0 and not found.between_slices
+    assert found.source.lines[0].startswith("tests/planning/test_exchanges.py:")
 
 
-def test_data_by_hand():
-    """Copies add up their shards' gradients, after those are scattered."""
-    laid = llama("v6e:16x16", 1024, 4, data=4)
-    (summed,) = lines_of(laid, name="gradients", kind="all-reduce")
-    assert (summed.axes, summed.whole) == (("data",), 2 * BLOCK / 256)
-    (table,) = lines_of(laid, name="unembedding's gradient")
-    assert (table.axes, table.whole) == (("data",), 4 * 128256 * 4096 / 256)
+def test_what_the_compiler_adds_is_seen() -> None:
+    """A product of a split weight gathers it; one over a split dimension sums its result."""
+    mesh = Mesh(np.asarray(jax.devices()).reshape(2, 2, 2), AXES)
+
+    def like(shape: tuple[int, ...], *spec: Any) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+
+    def step(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+        def layer(x: jax.Array, weights: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            return jnp.tanh(jnp.tanh(x @ weights[0]) @ weights[1]), None
+
+        return jax.lax.scan(layer, x, (up, down))[0]
+
+    x = like((4096, 32), ("data", "fsdp"))
+    up, down = like((5, 32, 64), None, "fsdp", "tensor"), like((5, 64, 32), None, "tensor", "fsdp")
+    text = str(jax.jit(step, out_shardings=x.sharding).lower(x, up, down).compile().as_text())
+    found = read(text, grid(mesh))
+    # Each is gathered, or all at once; either way the halves of a layer's two weights are sent.
+    gathered = sum(e.times * e.sent for e in found if (e.kind, e.axes) == ("all-gather", ("fsdp",)))
+    assert gathered == 5 * 2 * (32 * 64 // 4) * 4
+    (summed,) = (e for e in found if e.kind == "all-reduce")
+    assert (summed.axes, summed.times) == (("tensor",), 5)
+    assert summed.sent == (4096 // 4) * 32 * 4
 
 
-def test_one_device_exchanges_nothing():
-    assert exchanges(layout.of(run_of(SMALL, 4, 32), parse("v5e:1x1"))) == ()
+TPU = """HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%begin (p.1: bf16[4,8]) -> (bf16[4,8], bf16[8,8], s32[2]) {
+  %p.1 = bf16[4,8]{1,0} parameter(0)
+  %all-gather.1 = bf16[8,8]{1,0} all-gather(%p.1), channel_id=5, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}, use_global_device_ids=true, metadata={op_name="gathered"}
+  ROOT %start = (bf16[4,8]{1,0}, bf16[8,8]{1,0}, s32[2]{0}) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%during (p.2: bf16[4,8], x.2: bf16[8,8]) -> (bf16[8,8], bf16[8,8]) {
+  %p.2 = bf16[4,8]{1,0} parameter(0)
+  %x.2 = bf16[8,8]{1,0} parameter(1)
+  %all-gather.2 = bf16[8,8]{1,0} all-gather(%p.2), channel_id=5, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}, use_global_device_ids=true
+  %d.2 = bf16[8,8]{1,0} dot(%x.2, %x.2), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %both = (bf16[8,8]{1,0}, bf16[8,8]{1,0}) tuple(%d.2, %all-gather.2)
+}
+
+%end (p.3: bf16[4,8]) -> bf16[8,8] {
+  %p.3 = bf16[4,8]{1,0} parameter(0)
+  %all-gather.3 = bf16[8,8]{1,0} all-gather(%p.3), channel_id=5, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}, use_global_device_ids=true
+  ROOT %done = bf16[8,8]{1,0} custom-call(%all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.4 (p.4: f32[8,8]) -> f32[4,8] {
+  %p.4 = f32[8,8]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %all-reduce.4 = f32[8,8]{1,0} all-reduce(%p.4), channel_id=6, replica_groups=[4,2]<=[2,4]T(1,0), use_global_device_ids=true, to_apply=%sum, metadata={op_name="scattered"}
+  ROOT %part = f32[4,8]{1,0} dynamic-slice(%all-reduce.4, %zero, %zero), dynamic_slice_sizes={4,8}
+}
+
+%wrapped (p.5: f32[4,8]) -> f32[2,8] {
+  %p.5 = f32[4,8]{1,0} parameter(0)
+  ROOT %reduce-scatter.5 = f32[2,8]{1,0} reduce-scatter(%p.5), channel_id=7, replica_groups=[4,2]<=[4,2], use_global_device_ids=true, dimensions={0}, to_apply=%sum, metadata={op_name="wrapped"}
+}
+
+%negated (p.6: bf16[8,8]) -> bf16[8,8] {
+  %p.6 = bf16[8,8]{1,0} parameter(0)
+  ROOT %n.6 = bf16[8,8]{1,0} negate(%p.6)
+}
+
+%body (w: (s32[], bf16[8,8])) -> (s32[], bf16[8,8]) {
+  %w = (s32[], bf16[8,8]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%w), index=0
+  %x = bf16[8,8]{1,0} get-tuple-element(%w), index=1
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %moved = (bf16[8,8]{1,0}, bf16[8,8]{1,0}, u32[], u32[]) collective-permute-start(%x), channel_id=8, source_target_pairs={{0,2},{2,4},{4,6},{6,0},{1,3},{3,5},{5,7},{7,1}}
+  %made = bf16[8,8]{1,0} fusion(%x), kind=kLoop, calls=%negated, backend_config={"estimated_cycles":"10"}
+  %moved.1 = bf16[8,8]{1,0} collective-permute-done(%moved)
+  ROOT %out = (s32[], bf16[8,8]{1,0}) tuple(%next, %moved.1)
+}
+
+%less (w.1: (s32[], bf16[8,8])) -> pred[] {
+  %w.1 = (s32[], bf16[8,8]{1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%w.1), index=0
+  %four = s32[] constant(4)
+  ROOT %go = pred[] compare(%i.1, %four), direction=LT
+}
+
+%sum (a.1: f32[], b.1: f32[]) -> f32[] {
+  %a.1 = f32[] parameter(0)
+  %b.1 = f32[] parameter(1)
+  ROOT %s.1 = f32[] add(%a.1, %b.1)
+}
+
+ENTRY %main (a: bf16[4,8], x: bf16[8,8], g: f32[8,8], h: f32[4,8]) -> bf16[8,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  %x.1 = bf16[8,8]{1,0} parameter(1)
+  %g = f32[8,8]{1,0} parameter(2)
+  %h = f32[4,8]{1,0} parameter(3)
+  %async-collective-start = (bf16[4,8]{1,0}, bf16[8,8]{1,0}, s32[2]{0}) fusion(%a), kind=kCustom, calls=%begin
+  %after = ((f32[4,8]{1,0}), f32[2,8]{1,0}) async-start(%h), calls=%wrapped
+  %fusion.1 = (bf16[8,8]{1,0}, bf16[8,8]{1,0}) fusion(%a, %x.1), kind=kOutput, calls=%during, backend_config={"estimated_cycles":"100"}
+  %zero.1 = s32[] constant(0)
+  %into = (s32[], bf16[8,8]{1,0}) tuple(%zero.1, %x.1)
+  %loop = (s32[], bf16[8,8]{1,0}) while(%into), condition=%less, body=%body
+  %async-collective-done = bf16[8,8]{1,0} fusion(%a), kind=kCustom, calls=%end
+  %fusion.2 = f32[4,8]{1,0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.4, backend_config={"estimated_cycles":"1"}
+  %after.1 = f32[2,8]{1,0} async-done(%after)
+  ROOT %r = bf16[8,8]{1,0} fusion(%async-collective-done), kind=kLoop, calls=%negated, backend_config={"estimated_cycles":"5"}
+}
+"""
 
 
-def test_a_length_that_tensor_does_not_divide_is_summed_whole():
-    laid = layout.of(run_of(SMALL, 4, 30, fsdp=2, tensor=4), parse("cpu:8"))
-    stream = lines_of(laid, name="activations", phase="forward")
-    assert [line.kind for line in stream] == ["all-reduce", "all-reduce"]
+def test_the_forms_of_programs_for_tpus() -> None:
+    sizes = {"data": 2, "fsdp": 2, "tensor": 2}
+    found = {e.source.name or e.kind: e for e in read(TPU, Grid(sizes, tuple(range(8)), (0,) * 8))}
+    assert len(found) == 4
+    gathered = found["gathered"]  # once, though four fusions have it
+    assert (gathered.kind, gathered.axes, gathered.sent) == ("all-gather", ("tensor",), 4 * 8 * 2)
+    assert gathered.asynchronous and gathered.beside.cycles == 100 + 4 * 10
+    assert gathered.beside.flops == 2 * 8 * 8 * 8
+    scattered = found["scattered"]
+    assert (scattered.kind, scattered.axes) == ("reduce-scatter", ("data",))
+    assert scattered.sent == 8 * 8 * 4 // 2 and not scattered.asynchronous
+    wrapped = found["wrapped"]
+    assert (wrapped.kind, wrapped.axes, wrapped.sent) == ("reduce-scatter", ("tensor",), 64)
+    assert wrapped.beside.cycles == 100 + 4 * 10 + 1
+    moved = found["collective-permute"]
+    assert (moved.axes, moved.devices) == (("data", "fsdp"), 4)
+    assert (moved.times, moved.sent, moved.beside.cycles) == (4, 8 * 8 * 2, 10)
 
 
-def test_muon_by_hand():
-    laid = llama("v5e:16x16", 256, optimizer="muon")
-    assert [line.whole for line in lines_of(laid, phase="update")] == [2 * 32 * BLOCK / 256] * 2
+BETWEEN = """HloModule jit_step, is_scheduled=true, num_partitions=2
+
+%sum (a.1: f32[], b.1: f32[]) -> f32[] {
+  %a.1 = f32[] parameter(0)
+  %b.1 = f32[] parameter(1)
+  ROOT %s.1 = f32[] add(%a.1, %b.1)
+}
+
+%negated (p.6: f32[64]) -> f32[64] {
+  %p.6 = f32[64]{0} parameter(0)
+  ROOT %n.6 = f32[64]{0} negate(%p.6)
+}
+
+ENTRY %main (x: f32[64]) -> f32[64] {
+  %x = f32[64]{0} parameter(0)
+  %within = f32[64]{0} all-reduce(%x), channel_id=1, replica_groups={{0,1}}, use_global_device_ids=true, to_apply=%sum
+  %t = token[] after-all()
+  %send = (f32[64]{0}, u32[], token[]) send(%within, %t), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="sum_0",_xla_megascale_target="{1,2,3}x{0:1}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[64]{0}, u32[], token[]) recv(%t), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="sum_0",_xla_megascale_target="{1,2,3}x{0:1}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %send.1 = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %made = f32[64]{0} fusion(%x), kind=kLoop, calls=%negated, backend_config={"estimated_cycles":"10"}
+  %recv.1 = (f32[64]{0}, token[]) recv-done(%recv), channel_id=3, is_host_transfer=true
+  ROOT %r = f32[64]{0} get-tuple-element(%recv.1), index=0
+}
+"""
 
 
-_FOUND = re.compile(r" = \(?(.*?)\)? (all-gather|all-reduce|reduce-scatter)(?:-start)?\(")
-
-
-def test_a_compiled_step_exchanges_the_same():
-    """data=2 x fsdp=2 x tensor=2 on simulated devices: what the loops over layers gather and sum.
-
-    On a CPU a reduce-scatter is an all-reduce of which a part is taken, and the gradients that come
-    from queries, keys and values, or from gate and up, are summed over devices one by one, not
-    (as on TPUs) together.
-    """
-    run, program = compiled("full", 1, (2, 2, 2))
-    laid = layout.of(run, parse("cpu:8"))
-    width, tokens = run.model.embed_dim, laid.rows * laid.length
-    stream, weights = lines_of(laid, name="activations"), 0
-    found: Counter[tuple[str, str]] = Counter()
-    for line in program.as_text().splitlines():
-        match = _FOUND.search(line)
-        if match is None or "/while/body/" not in line or "shard_map" in line:
-            continue
-        backward = "recomputed" if "rematted_computation" in line else "backward"
-        phase = backward if "transpose(" in line else "forward"
-        for dims in re.findall(r"f32\[([\d,]+)\]", match[1]):
-            size = math.prod(int(n) for n in dims.split(","))
-            if size == tokens * width:
-                found[phase, match[2]] += 1
-            elif match[2] == "all-gather":
-                weights += size
-    for phase, apart in (("forward", 0), ("recomputed", 0), ("backward", (3 - 1) + (2 - 1))):
-        kinds = [line.kind for line in stream if line.phase == phase]
-        assert found[phase, "all-gather"] == kinds.count("all-gather"), phase
-        assert found[phase, "all-reduce"] == kinds.count("reduce-scatter") + apart, phase
-    of_blocks = [line for line in exchanges(laid) if line.name.startswith("weights")]
-    assert 4 * weights == sum(line.whole for line in of_blocks)
+def test_between_slices() -> None:
+    ids = tuple(100_000 * n + chip for n in (1, 2, 3) for chip in (0, 1))
+    within, between = read(BETWEEN, Grid({"data": 3, "fsdp": 2}, ids, (1, 1, 2, 2, 3, 3)))
+    assert (within.axes, within.between_slices, within.sent) == (("fsdp",), False, 64 * 4)
+    assert (between.kind, between.axes, between.devices) == ("all-reduce", ("data",), 3)
+    assert between.between_slices and between.sent == 2 * (2 * 64 * 4 // 3)
+    assert between.beside.cycles == 10

@@ -36,6 +36,7 @@ def test_libtpu():
         "platform": "tpu",
         "topology_name": "v5e:16x16",
         "num_slices": 2,
+        "wrap": (True, True, False),
     }
     # A chip of v5p is one device, as on the hardware; those of TPU7x are two.
     assert parse("v5p:4x4x8").libtpu()["chip_config_name"] == "megacore"

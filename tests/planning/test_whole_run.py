@@ -9,10 +9,10 @@ from orbax.checkpoint._src.serialization import replica_slices
 
 from data.config import DataConfig, StageConfig
 from model import parameters
-from planning import analytic
+from planning.analytic import estimate
 from planning.topology import parse
 from planning.whole_run import WRITTEN, saving, whole_run
-from tests.planning.conftest import LLAMA, SMALL, run_of
+from tests.planning.runs import LLAMA, SMALL, run_of
 from tests.training.sharded import mesh_of
 from training.config import CheckpointConfig, OptimizerConfig
 from training.optimizer import make_optimizer
@@ -63,7 +63,7 @@ def test_stages_have_their_own_steps():
 
 def test_by_default_the_time_is_estimated():
     run, topology = with_steps(run_of(LLAMA, 256, 8192), 10), parse("v5e:16x16")
-    timing = analytic.estimate(run, topology).timing
+    timing = estimate.estimate(run, topology).timing
     assert whole_run(run, topology).seconds == pytest.approx(10 * timing.step_s)
     nothing = whole_run(with_steps(run_of(SMALL, 16, 32), 10), parse("cpu:8"), price=1.0)
     assert (nothing.seconds, nothing.days, nothing.cost) == (None, None, None)

@@ -1,153 +1,185 @@
-"""What a device computes, against numbers worked out by hand and what JAX traces."""
+"""Cycles, FLOPs, bytes and kernels, loops multiplied out."""
+# ruff: noqa: E501
 
-import dataclasses
-import math
-import typing
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from flax import nnx
 
-from model.config import Remat
-from model.decoder import _POLICIES, Block
-from model.layers import Means
-from planning import layout, work
-from planning.topology import parse
-from tests.jaxprs import equations
-from tests.planning.conftest import LLAMA, SMALL, llama, run_of
-from training.muon import scale_by_muon
+from planning import hlo
+from planning.kernels import Kernel
+from planning.work import Schedule, Work
 
-ATTENTION, MLP = 41_943_040, 176_160_768
-"""Weights of a block of Llama 3 8B: 4,096 x 128 x 2 x (32 + 8), and 3 x 4,096 x 14,336."""
+PROGRAM = """HloModule jit_step, is_scheduled=true
 
+%ring (w: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %w = (s32[], bf16[8,128]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%w), index=0
+  %x = bf16[8,128]{1,0} get-tuple-element(%w), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%i, %two)
+  %made = bf16[8,128]{1,0} fusion(%x), kind=kLoop, calls=%inner, backend_config={"estimated_cycles":"10"}
+  ROOT %out = (s32[], bf16[8,128]{1,0}) tuple(%next, %made)
+}
 
-def flops(laid, **like) -> float:
-    return sum(
-        line.flops
-        for line in work.work(laid)
-        if all(getattr(line, key) == value for key, value in like.items())
-    )
+%less (w.1: (s32[], bf16[8,128])) -> pred[] {
+  %w.1 = (s32[], bf16[8,128]{1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%w.1), index=0
+  %seven = s32[] constant(7)
+  ROOT %go = pred[] compare(%i.1, %seven), direction=LT
+}
 
+%inner (p: bf16[8,128]) -> bf16[8,128] {
+  %p = bf16[8,128]{1,0} parameter(0)
+  ROOT %n = bf16[8,128]{1,0} negate(%p), backend_config={"estimated_cycles":"999"}
+}
 
-def test_llama_by_hand():
-    """A row of 8,192 tokens on each of 256 chips, all of the blocks computed again."""
-    laid, tokens = llama("v5e:16x16", 256), 8192
-    products = "products with weights"
-    assert flops(laid, name=products, phase="forward") == 2 * tokens * 32 * (ATTENTION + MLP)
-    assert flops(laid, name=products, phase="backward") == 4 * tokens * 32 * (ATTENTION + MLP)
-    # But for the product after the hidden activations, a third of the MLP.
-    again = 2 * tokens * 32 * (ATTENTION + MLP * 2 / 3)
-    assert flops(laid, name=products, phase="recomputed") == pytest.approx(again)
-    head = 6 * tokens * 128256 * 4096
-    assert flops(laid, name="logits, loss and gradients") == head
-    # 16 blocks of 512 queries see 1 to 16 blocks of keys: 136 of 256 pairs of blocks.
-    scores = 2 * 32 * 32 * 128 * 136 * 512 * 512
-    assert flops(laid, name="scores and values", phase="forward") == 2 * scores
-    assert flops(laid, name="scores and values", phase="recomputed") == 2 * scores
-    assert flops(laid, name="scores and values", phase="backward") == 7 * scores
-    # The model's: 7,504,658,432 weights that multiply a token, and the visible half of attention.
-    model = 6 * 7_504_658_432 + 6 * 32 * 4096 * 8192
-    assert work.model_flops(laid) == tokens * model
+%product (l: bf16[8,128], r: bf16[8,128]) -> f32[8,8] {
+  %l = bf16[8,128]{1,0} parameter(0)
+  %r = bf16[8,128]{1,0:S(1)} parameter(1)
+  ROOT %d = f32[8,8]{1,0} dot(%l, %r), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
 
-
-def test_tensor_splits_the_work():
-    one, eight = llama("v5e:16x16", 256), llama("v5e:16x16", 32, tensor=8)
-    for name in ("products with weights", "scores and values", "logits, loss and gradients"):
-        # The same rows a device, of an eighth of everything else.
-        assert flops(eight, name=name) == pytest.approx(flops(one, name=name) / 8), name
-
-
-def test_microbatches_are_added_up():
-    one, four = llama("v5e:16x16", 1024), llama("v5e:16x16", 1024, accumulation=4)
-    assert flops(one) == pytest.approx(flops(four))
+ENTRY %main (a: bf16[8,128], q: bf16[2,4,64,32]) -> f32[8,8] {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %q = bf16[2,4,64,32]{3,2,1,0} parameter(1)
+  %zero = s32[] constant(START)
+  %begin = (s32[], bf16[8,128]{1,0}) tuple(%zero, %a)
+  %loop = (s32[], bf16[8,128]{1,0}) while(%begin), condition=%less, body=%ring
+  %b = bf16[8,128]{1,0:S(1)} get-tuple-element(%loop), index=1
+  %splash_mqa_fwd_segmented.3 = bf16[2,4,64,32]{3,2,1,0} custom-call(%q), custom_call_target="tpu_custom_call", operand_layout_constraints={bf16[2,4,64,32]{3,2,1,0}}
+  %gmm.1 = bf16[8,128]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"50","transcendentals":"0","bytes_accessed":"60"}}}
+  %other = bf16[8,128]{1,0} custom-call(%a), custom_call_target="Sharding"
+  ROOT %r.1 = f32[8,8]{1,0} fusion(%a, %b), kind=kOutput, calls=%product, backend_config={"estimated_cycles":"5"}
+}
+"""
 
 
-@pytest.mark.parametrize("policy", typing.get_args(Remat))
-def test_products_with_weights_are_those_that_jax_traces(policy):
-    """Those of a block and its gradients in a jaxpr, attention being none."""
-    model = dataclasses.replace(SMALL, remat=policy, num_kv_heads=2, num_layers=1)
-    rows, length = 3, 32
+def work_of(text: str) -> Work:
+    return Schedule(hlo.parse(text)).work()
 
-    def no_attention(q, k, v, segments):
-        return q * k.mean() * v.mean()
 
-    definition, state = nnx.split(Block(model, nnx.Rngs(0), Means(attend=no_attention)))
+def compiled(function: Any, *arguments: Any) -> Work:
+    return work_of(str(jax.jit(function).lower(*arguments).compile().as_text()))
 
-    def layer(x, state):
-        return nnx.merge(definition, state)(x, None, None, None, 0)[0]
 
-    if policy != "none":
-        layer = jax.checkpoint(layer, policy=_POLICIES[policy])
-    x = jnp.zeros((rows, length, model.embed_dim))
-    jaxpr = jax.make_jaxpr(jax.value_and_grad(lambda *of: layer(*of).sum(), argnums=(0, 1)))
-    traced = 0
-    for equation in equations(jaxpr(x, state), "dot_general"):
-        (left, _), _ = equation.params["dimension_numbers"]
-        summed = math.prod(equation.invars[0].aval.shape[i] for i in left)
-        traced += 2 * summed * equation.outvars[0].aval.size
-    laid = layout.of(run_of(model, rows, length), parse("cpu:1"))
-    assert flops(laid, name="products with weights") == traced
+@pytest.mark.parametrize(("start", "runs"), [(0, 4), (3, 2), (9, 0)])
+def test_loops_are_multiplied_out(start: int, runs: int) -> None:
+    found = work_of(PROGRAM.replace("START", str(start)))  # 0, 2, 4 and 6 are less than 7
+    assert (found.product_cycles, found.other_cycles) == (5, runs * 10)
+    assert found.cycles == 5 + runs * 10
+    assert found.flops == 2 * 8 * 8 * 128
+
+
+def test_bytes_are_those_in_main_memory() -> None:
+    found = work_of(PROGRAM.replace("START", "0"))
+    ring, product = 2 * (8 * 128 * 2), 8 * 128 * 2 + 8 * 8 * 4  # the other operand lies in VMEM
+    counter, kernels = 4 * (4 + 4 + 4), 2 * (2 * 4 * 64 * 32 * 2) + 2 * (8 * 128 * 2)
+    assert found.bytes == 4 * ring + product + counter + kernels
+
+
+def test_kernels_stand_beside() -> None:
+    kernels = work_of(PROGRAM.replace("START", "0")).kernels
+    size = 2 * 4 * 64 * 32
+    # Two causal products of 64 x 32 by 32 x 64, half of each left out.
+    flops = 2 * (2 * 4 * 64 * 64 * 32)
+    assert kernels == {
+        "splash_mqa_fwd_segmented": Kernel(1, flops, 2 * size * 2),
+        "gmm": Kernel(1, 50, 60),  # as its author says
+    }
+
+
+def test_a_loop_that_does_not_count_is_told() -> None:
+    text = PROGRAM.replace("START", "0").replace("direction=LT", "direction=NE")
+    schedule = Schedule(hlo.parse(text))
+    assert schedule.work().other_cycles == 10
+    assert schedule.uncounted == ["loop"]
+
+
+def test_of_branches_the_longest_counts() -> None:
+    def function(x: jax.Array) -> jax.Array:
+        return jax.lax.switch(
+            x[0, 0].astype(int), [jnp.sin, lambda x: x @ x, lambda x: x @ x @ x.T], x
+        )
+
+    assert compiled(function, jnp.ones((32, 32))).flops == 2 * (2 * 32**3)
+
+
+def test_flops_of_dots() -> None:
+    """Batched, transposed, in a scan in a scan: as written out."""
+
+    def function(x_LBMK: jax.Array, y_BKN: jax.Array) -> jax.Array:
+        def layer(total: jax.Array, x_BMK: jax.Array) -> tuple[jax.Array, None]:
+            def again(total: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return jnp.tanh(total + jnp.einsum("BMK,BKN->BNM", x_BMK, y_BKN)), None
+
+            return jax.lax.scan(again, total, None, length=3)[0], None
+
+        return jax.lax.scan(layer, jnp.zeros((5, 16, 8)), x_LBMK)[0]
+
+    found = compiled(function, jnp.ones((7, 5, 8, 12)), jnp.ones((5, 12, 16)))
+    # What does not change within the inner loop may be taken out of it.
+    assert found.flops in (7 * 3 * 2 * 5 * 8 * 12 * 16, 7 * 2 * 5 * 8 * 12 * 16)
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "topology", "pairs"),
+    ("options", "kernel"),
     [
-        (2048, 0, "v5e:1x1", 10 * 512**2),  # 4 blocks: 1 + 2 + 3 + 4
-        (2048, 512, "v5e:1x1", 7 * 512**2),  # each but the first sees the one before it too
-        (2048, 513, "v5e:1x1", 7 * 512**2),
-        (2048, 514, "v5e:1x1", 9 * 512**2),
-        (640, 0, "v5e:1x1", 15 * 128**2),  # blocks of 128
-        (1000, 0, "v5e:1x1", 3 * 512**2),  # padded to 1,024
-        (512, 0, "cpu:1", 3 * 256**2),
-        (128, 0, "h100:1", 3 * 64**2),
+        ({"window_strides": (1, 1), "padding": "SAME"}, (3, 3, 6, 8)),
+        ({"window_strides": (2, 1), "padding": "VALID", "rhs_dilation": (2, 1)}, (3, 2, 6, 8)),
+        (
+            {"window_strides": (1, 1), "padding": ((2, 1), (0, -1)), "lhs_dilation": (2, 1)},
+            (3, 3, 6, 8),
+        ),
+        ({"window_strides": (1, 3), "padding": ((9, 9), (0, 0))}, (10, 3, 6, 8)),
+        ({"window_strides": (1, 1), "padding": "SAME", "feature_group_count": 2}, (3, 3, 3, 8)),
+        ({"window_strides": (1, 1), "padding": "SAME", "batch_group_count": 2}, (3, 3, 6, 8)),
     ],
 )
-def test_pairs_of_queries_and_keys(length, window, topology, pairs):
-    model = dataclasses.replace(LLAMA, sliding_window=window)
-    assert work.pairs(layout.of(run_of(model, 1, length), parse(topology))) == pairs
+def test_flops_of_convolutions(options: Any, kernel: tuple[int, ...]) -> None:
+    """Convolved, ones count the pairs that meet."""
+    convolve: Any = functools.partial(
+        jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+    )
+    ones = jnp.ones((4, 12, 10, 6)), jnp.ones(kernel)
+    assert compiled(convolve, *ones).flops == 2 * float(np.sum(convolve(*ones)))
 
 
-def test_blocks_are_those_of_the_kernel():
-    from model.kernels import blockwise, splash
+SLICED = """HloModule jit_step, is_scheduled=true
 
-    for length in (128, 640, 768, 8192):
-        laid = layout.of(run_of(LLAMA, 1, length), parse("v5e:1x1"))
-        assert work.block(laid) == next(side for side in splash._BLOCKS if length % side == 0)
-    laid = layout.of(run_of(LLAMA, 1, 8192), parse("cpu:1"))
-    assert work.block(laid) == blockwise.BLOCK
+%update (whole: f32[9,64], part: f32[64], n: s32[]) -> f32[9,64] {
+  %whole = f32[9,64]{1,0} parameter(0)
+  %part = f32[64]{0} parameter(1)
+  %n = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[1,64]{1,0} bitcast(%part)
+  ROOT %put = f32[9,64]{1,0} dynamic-update-slice(%whole, %row, %n, %zero)
+}
+
+%take (whole.1: f32[9,64], n.1: s32[]) -> f32[64] {
+  %whole.1 = f32[9,64]{1,0} parameter(0)
+  %n.1 = s32[] parameter(1)
+  %zero.1 = s32[] constant(0)
+  %row.1 = f32[1,64]{1,0} dynamic-slice(%whole.1, %n.1, %zero.1), dynamic_slice_sizes={1,64}
+  ROOT %flat = f32[64]{0} bitcast(%row.1)
+}
+
+ENTRY %main (a: f32[9,64], n.2: s32[]) -> f32[9,64] {
+  %a = f32[9,64]{1,0} parameter(0)
+  %n.2 = s32[] parameter(1)
+  %taken = f32[64]{0:S(1)} fusion(%a, %n.2), kind=kLoop, calls=%take
+  %away = (f32[64]{0:S(5)}, f32[64]{0:S(1)}, u32[]) copy-start(%taken)
+  %away.1 = f32[64]{0:S(5)} copy-done(%away)
+  ROOT %put.1 = f32[9,64]{1,0} fusion(%a, %taken, %n.2), kind=kLoop, calls=%update
+}
+"""
 
 
-@pytest.mark.parametrize(
-    ("size", "side", "share"), [(128, 128, 1), (64, 128, 0.5), (128, 256, 0.5)]
-)
-def test_filled(size, side, share):
-    assert work.filled(size, side) == share
-    assert work.filled(size, 0) == 1  # units that have no sides
-
-
-def test_heads_of_128_half_fill_units_of_256():
-    laid = llama("v6e:16x16", 256)
-    for line in work.work(laid):
-        assert line.padded == pytest.approx(line.flops * (2 if "scores" in line.name else 1))
-
-
-def test_muon_by_its_own_jaxpr():
-    """Newton-Schulz of the matrices of a small model, on one device."""
-    from model import parameters
-    from training import muon
-
-    model = dataclasses.replace(SMALL, num_kv_heads=2)
-    outline = parameters.outline(model)
-    found = muon.matrices(parameters.logical_axes(outline))
-    tx = scale_by_muon(0.9, found, model, lambda function, x: function(x))
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), parameters.shapes(outline))
-    state = tx.init(params)
-    traced = 0
-    jaxpr = jax.make_jaxpr(tx.update)(params, state)
-    for equation in equations(jaxpr, "dot_general"):
-        (left, _), _ = equation.params["dimension_numbers"]
-        summed = math.prod(equation.invars[0].aval.shape[i] for i in left)
-        traced += 2 * summed * equation.outvars[0].aval.size
-    laid = layout.of(run_of(model, 1, 32, optimizer="muon"), parse("cpu:1"))
-    assert flops(laid, name="Muon") == work._ITERATIONS * traced  # it traces its loop once
+def test_of_slices_and_updates_the_part_counts() -> None:
+    found = work_of(SLICED)
+    row, index = 64 * 4, 4
+    assert found.bytes == (row + index) + (row + index)  # one is read from main memory, one written
+    assert found.host_bytes == row

@@ -8,13 +8,14 @@ it takes for granted.
 import dataclasses
 from collections.abc import Iterable
 
-from planning import exchanges, layout, memory, work
-from planning.exchanges import Axes, Exchange
-from planning.layout import Layout
-from planning.memory import Held
+from planning.analytic import exchanges, hosts, layout, memory, work
+from planning.analytic.exchanges import Axes, Exchange
+from planning.analytic.hosts import Transfer
+from planning.analytic.layout import Layout
+from planning.analytic.memory import Held
+from planning.analytic.work import Work
 from planning.topology import Topology
 from planning.torus import Links
-from planning.work import Work
 from training.config import RunConfig
 
 ASSUMPTIONS = (
@@ -28,6 +29,8 @@ ASSUMPTIONS = (
     "exchanges of activations run beside the products of their half of a block, in as many parts "
     "as devices; the first part is waited for",
     "the output projection's table and its gradient are waited for, and so are the embedding's",
+    "what of a block waits in the host's memory goes there and back beside all work of its pass; "
+    "the optimizer's state is waited for; where Host.link is not known, neither takes time",
 )
 
 
@@ -39,11 +42,13 @@ class Rooflines:
       matrix: all FLOPs, recomputation included, at the peak of the matrix units.
       hbm: all bytes at the memory's rate.
       links: exchanges along the axes that take longest, at the rate of their links.
+      host: what goes to the host's memory or comes back, whichever is more.
     """
 
     matrix: float
     hbm: float
     links: float
+    host: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Estimate:
       usable: bytes that it may hold; 0 where that is not known.
       work: what it computes, line by line.
       exchanges: what it exchanges, line by line.
+      transfers: what goes to the host's memory and back, line by line.
       model_flops: that the model asks for.
       flops: of all products, recomputation included.
       timing: None of simulated devices.
@@ -92,6 +98,7 @@ class Estimate:
     usable: float
     work: tuple[Work, ...]
     exchanges: tuple[Exchange, ...]
+    transfers: tuple[Transfer, ...]
     model_flops: float
     flops: float
     timing: Timing | None
@@ -106,11 +113,11 @@ def estimate(run: RunConfig, topology: Topology) -> Estimate:
     """Estimates a step of a run.
 
     Raises:
-      UserError: see planning.layout.of.
+      UserError: see planning.analytic.layout.of.
     """
     laid = layout.of(run, topology)
     held, works = memory.held(laid), work.work(laid)
-    exchanged = exchanges.exchanges(laid)
+    exchanged, transferred = exchanges.exchanges(laid), hosts.transfers(laid)
     moment, peak = memory.peak(held)
     chip = topology.chip
     return Estimate(
@@ -121,13 +128,19 @@ def estimate(run: RunConfig, topology: Topology) -> Estimate:
         usable=chip.usable / chip.devices if chip else 0.0,
         work=works,
         exchanges=exchanged,
+        transfers=transferred,
         model_flops=work.model_flops(laid),
         flops=sum(line.flops for line in works),
-        timing=_timing(laid, works, exchanged) if chip else None,
+        timing=_timing(laid, works, exchanged, transferred) if chip else None,
     )
 
 
-def _timing(laid: Layout, works: tuple[Work, ...], exchanged: tuple[Exchange, ...]) -> Timing:
+def _timing(
+    laid: Layout,
+    works: tuple[Work, ...],
+    exchanged: tuple[Exchange, ...],
+    transferred: tuple[Transfer, ...],
+) -> Timing:
     chip, topology = laid.topology.chip, laid.topology
     assert chip is not None
     over = exchanges.links_of(laid, exchanged)
@@ -139,6 +152,7 @@ def _timing(laid: Layout, works: tuple[Work, ...], exchanged: tuple[Exchange, ..
             laid,
             [line for line in works if line.phase in also],
             [line for line in exchanged if line.phase in also],
+            [line for line in transferred if line.phase in also],
             over,
         )
         phases[phase] = total
@@ -152,6 +166,7 @@ def _timing(laid: Layout, works: tuple[Work, ...], exchanged: tuple[Exchange, ..
             matrix=sum(line.flops / _peak(laid, line) for line in works),
             hbm=sum(line.bytes for line in works) / rate,
             links=max((_time(exchanged, axes, over) for axes in over), default=0.0),
+            host=_to_host(laid, transferred) / 2,  # as much goes there as comes back
         ),
         phases=phases,
         waited=waited,
@@ -162,10 +177,15 @@ def _timing(laid: Layout, works: tuple[Work, ...], exchanged: tuple[Exchange, ..
 
 
 def _phase(
-    laid: Layout, works: list[Work], exchanged: list[Exchange], over: dict[Axes, Links]
+    laid: Layout,
+    works: list[Work],
+    exchanged: list[Exchange],
+    transferred: list[Transfer],
+    over: dict[Axes, Links],
 ) -> tuple[float, float]:
     """Seconds of computing in a phase, and of the phase."""
     beside = [line for line in exchanged if not line.half]
+    host = _to_host(laid, transferred)
     computing = total = 0.0
     for half in (work.ATTENTION, work.MLP, ""):
         own = sum(seconds(laid, line) for line in works if line.half == half)
@@ -177,8 +197,16 @@ def _phase(
             # In parts that follow each other: the longer, and one part of the other.
             total += max(time - own, 0) + min(time, own) / over[axes].size
     if works and works[0].phase in (work.HEAD, work.UPDATE):
-        return computing, total + sum(line.seconds(over[line.axes]) for line in beside)
-    return computing, max([total, *(_time(beside, axes, over) for axes in over)])
+        return computing, total + host + sum(line.seconds(over[line.axes]) for line in beside)
+    return computing, max([total, host, *(_time(beside, axes, over) for axes in over)])
+
+
+def _to_host(laid: Layout, lines: Iterable[Transfer]) -> float:
+    """Seconds of transfers to the host or back, one after the other; 0 at a rate not known."""
+    chip = laid.topology.chip
+    assert chip is not None
+    rate = chip.host.link / chip.devices
+    return sum(line.bytes for line in lines) / rate if rate else 0.0
 
 
 def _time(lines: Iterable[Exchange], axes: Axes, over: dict[Axes, Links]) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 from data.config import DataConfig
 from model import parameters
 from model.config import ModelConfig
-from planning import layout
-from planning.layout import Layout
+from planning.analytic import layout
+from planning.analytic.layout import Layout
 from planning.topology import parse
 from sharding.config import MeshConfig
 from sharding.means import means
@@ -69,8 +69,8 @@ def run_of(
 
 
 def llama(topology: str, rows: int, slices: int = 1, **options: Any) -> Layout:
-    """Llama 3 8B at 8,192 tokens; `rows` over all devices."""
-    model = dataclasses.replace(LLAMA, remat=options.pop("remat", "full"))
+    """Llama 3 8B at 8,192 tokens; `rows` over all devices; `kinds` are of the model."""
+    model = dataclasses.replace(LLAMA, **options.pop("kinds", {}))
     return layout.of(run_of(model, rows, 8192, **options), parse(topology, slices))
 
 

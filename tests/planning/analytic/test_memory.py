@@ -12,13 +12,14 @@ from flax import nnx
 
 from errors import UserError
 from model import parameters
-from model.config import ModelConfig, Remat
-from model.decoder import _POLICIES, Block
+from model import remat as model_remat
+from model.config import TENSORS, ModelConfig, Remat
+from model.decoder import Block
 from model.kernels import blockwise
 from model.layers import Means, rotary_angles
-from planning import layout, memory, remat
+from planning.analytic import hosts, layout, memory, remat
 from planning.topology import parse
-from tests.planning.conftest import LLAMA, SMALL, compiled, llama, run_of
+from tests.planning.runs import LLAMA, SMALL, compiled, llama, run_of
 from tests.training.sharded import mesh_of
 from training.config import OptimizerConfig
 from training.optimizer import make_optimizer
@@ -40,7 +41,7 @@ def test_llama_by_hand():
     assert found["gradients"] == parameters
     assert found["optimizer state"] == 2 * parameters + 2 * 4  # and two counts of steps
     # 32 layers keep one row of 8,192 x 4,096 in bfloat16.
-    assert found["kept of all blocks: input"] == 32 * 8192 * 4096 * 2
+    assert found["kept of all blocks: block"] == 32 * 8192 * 4096 * 2
     # A block has 4,096 x 128 x 2 x (32 + 8) + 3 x 4,096 x 14,336 weights: two are gathered.
     block = 41_943_040 + 176_160_768
     assert found["gathered, of two blocks"] == 2 * 2 * block
@@ -52,14 +53,44 @@ def test_llama_by_hand():
 
 def test_tensor_and_accumulation_by_hand():
     """32 rows on fsdp=32 x tensor=8, in four microbatches: 1 row; N=4, K=1, F=1,792, V=16,032."""
-    found = bytes_by_name(llama("v5e:16x16", 128, accumulation=4, tensor=8, remat="save_dots"))
+    found = bytes_by_name(
+        llama("v5e:16x16", 128, accumulation=4, tensor=8, kinds=dict(remat="save_dots"))
+    )
     tokens = 8192
-    assert found["kept of all blocks: input"] == 32 * tokens // 8 * 4096 * 2
-    assert found["kept of all blocks: queries, keys, values"] == 32 * tokens * 6 * 128 * 2
+    assert found["kept of all blocks: block"] == 32 * tokens // 8 * 4096 * 2
+    assert found["kept of all blocks: out"] == 32 * tokens // 8 * 4096 * 2
+    assert found["kept of all blocks: query"] == 32 * tokens * 4 * 128 * 2
+    assert found["kept of all blocks: key"] == 32 * tokens * 1 * 128 * 2
     assert found["kept of all blocks: attention"] == 32 * tokens * 4 * (128 * 2 + 4)
-    assert found["kept of all blocks: hidden"] == 32 * tokens * 2 * 1792 * 2
+    assert found["kept of all blocks: gate"] == 32 * tokens * 1792 * 2
     assert found["table, gathered"] == 16032 * 4096 * 2
     assert found["sums over microbatches"] == found["gradients"] == found["parameters"]
+
+
+def test_what_waits_in_the_host_is_not_on_the_device():
+    """But for one block's that comes while another's is used."""
+    offload = dict(remat_offload=("block", "query"))
+    found = bytes_by_name(llama("v5e:16x16", 256, kinds=offload))
+    assert not [name for name in found if name.startswith("kept")]
+    once = 8192 * 2 * (4096 + 32 * 128)
+    assert found["back from the host: block, query"] == 2 * once
+    laid = llama("v5e:16x16", 256, kinds=offload)
+    transfers = hosts.transfers(laid)
+    assert {line.phase for line in transfers} == {"forward", "backward"}
+    assert sum(line.bytes for line in transfers) == 2 * 32 * once
+
+
+def test_an_optimizer_in_the_host_is_on_the_device_for_its_update():
+    run = run_of(LLAMA, 256, 8192)
+    away = dataclasses.replace(run, optimizer=dataclasses.replace(run.optimizer, offload=True))
+    here, there = (
+        {line.name: line for line in memory.held(layout.of(one, parse("v5e:16x16")))}
+        for one in (run, away)
+    )
+    assert there["optimizer state"].bytes == here["optimizer state"].bytes
+    assert there["optimizer state"].moments == (memory.UPDATE,)
+    moved = hosts.transfers(layout.of(away, parse("v5e:16x16")))
+    assert [line.bytes for line in moved] == [here["optimizer state"].bytes] * 2
 
 
 def test_the_peak_is_of_a_moment():
@@ -100,15 +131,22 @@ def test_the_state_is_what_devices_really_hold(sizes, optimizer):
     assert found["optimizer state"] == held(abstract.opt_state)
 
 
-def test_every_policy_of_the_model_is_known():
-    assert set(remat.POLICIES) == set(typing.get_args(Remat))
+def test_policies_are_the_models():
+    assert remat.KEPT == model_remat._KEPT
+    assert {"none", *remat.KEPT} == set(typing.get_args(Remat))
+    assert {*remat.TENSORS, "down"} == set(TENSORS)
 
 
 @pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
-@pytest.mark.parametrize("policy", typing.get_args(Remat))
-def test_what_a_block_keeps_is_what_jax_keeps(policy, mlp):
+@pytest.mark.parametrize(
+    ("policy", "save"),
+    [*((policy, ()) for policy in typing.get_args(Remat)), ("full", ("query", "down", "up"))],
+)
+def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp):
     """The residuals of a block's vjp, in bytes a token, but for what is the same in all blocks."""
-    model = dataclasses.replace(SMALL, remat=policy, mlp=mlp, dtype="bfloat16", num_kv_heads=2)
+    model = dataclasses.replace(
+        SMALL, remat=policy, remat_save=save, mlp=mlp, dtype="bfloat16", num_kv_heads=2
+    )
     rows, length, half = 3, 32, SMALL.head_dim // 2
     block = Block(model, nnx.Rngs(0), Means(attend=functools.partial(blockwise.attend, block=8)))
     definition, state = nnx.split(block)
@@ -119,7 +157,7 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, mlp):
         return nnx.merge(definition, state)(x, segments, angles, None, 0)[0]
 
     if policy != "none":
-        layer = jax.checkpoint(layer, policy=_POLICIES[policy])
+        layer = jax.checkpoint(layer, policy=model_remat.policy(model))
     x = jnp.zeros((rows, length, model.embed_dim), jnp.bfloat16)
     residuals = jax.tree.leaves(jax.eval_shape(lambda *of: jax.vjp(layer, *of)[1], x, state))
     # Segments, angles and their sines and cosines.
@@ -132,7 +170,7 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, mlp):
     laid = layout.of(run_of(model, rows, length), parse("cpu:1"))
     # Versions of JAX differ in whether gelu keeps four or five arrays of its inside.
     more = {0, rows * length * model.mlp_dim * 2} if (policy, mlp) == ("none", "gelu") else {0}
-    assert sum(size for size, _ in remat.kept(laid, policy).values()) - kept in more
+    assert sum(tensor.size(laid) for tensor in remat.kept(laid).values()) - kept in more
 
 
 @pytest.mark.parametrize(

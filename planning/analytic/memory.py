@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from planning.layout import Layout
-from planning.remat import kept
+from planning.analytic import remat
+from planning.analytic.layout import Layout
 
 HEAD, BLOCKS, UPDATE = "head", "blocks, backward", "update"
 """The moments: the loss, with all blocks' activations kept; the backward pass of a block; the
@@ -63,7 +63,13 @@ def _state(layout: Layout) -> list[Held]:
     state, batch = layout.state, 6 * 4 * layout.rows * layout.microbatches * layout.length
     return [
         Held("parameters", "parameters", bytes_of(state.params), "4 x elements on the device"),
-        Held("optimizer", "optimizer state", bytes_of(state.opt_state), "of every leaf its shard"),
+        Held(
+            "optimizer",
+            "optimizer state",
+            bytes_of(state.opt_state),
+            "of every leaf its shard",
+            (UPDATE,) if layout.run.optimizer.offload else MOMENTS,
+        ),
         # sharding/feed.py places batches that long before they are used.
         Held("batch", "batches", 3 * batch, "3 x 6 arrays x B T x microbatches x 4"),
     ]
@@ -88,25 +94,31 @@ def _gradients(layout: Layout) -> list[Held]:
 
 
 def _activations(layout: Layout) -> list[Held]:
-    policy = layout.run.model.remat
+    model = layout.run.model
     lines = [
         Held(
             "activations",
             f"kept of all blocks: {name}",
-            round(layout.layers * size),
-            f"L x {formula}",
+            round(layout.layers * tensor.size(layout)),
+            f"L x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
             (HEAD, BLOCKS),
         )
-        for name, (size, formula) in kept(layout, policy).items()
+        for name, tensor in remat.kept(layout).items()
     ]
-    if policy != "none":
-        model = layout.run.model
+    if away := remat.offloaded(model):
+        # One block's come while those of another are used.
+        sizes = sum(remat.TENSORS[name].size(layout) for name in away)
+        names = ", ".join(sorted(away))
+        lines.append(
+            Held("activations", f"back from the host: {names}", round(2 * sizes), "2 x", (BLOCKS,))
+        )
+    if model.remat != "none":
         width = 2 * model.embed_dim + 2 * (layout.heads + layout.kv_heads) * model.head_dim
         width += layout.hidden * (3 if model.mlp == "swiglu" else 2)
         again = layout.itemsize * layout.rows * layout.length * width
         formula = "B T (2 D + 2 (N + K) H + 3 F) a (2 F for gelu)"
         lines.append(Held("activations", "a block, computed again", again, formula, (BLOCKS,)))
-    slopes = layout.itemsize * (2 * layout.hidden + layout.run.model.embed_dim)
+    slopes = layout.itemsize * (2 * layout.hidden + model.embed_dim)
     slopes *= layout.rows * layout.length
     lines.append(
         Held("activations", "gradients inside a block", slopes, "B T (2 F + D) a", (BLOCKS,))

@@ -7,15 +7,15 @@ import pytest
 
 from bench.published import ROWS
 from errors import UserError
-from planning import analytic, layout, work
-from planning.exchanges import exchanges, links_of
+from planning.analytic import estimate, layout, work
+from planning.analytic.exchanges import exchanges, links_of
 from planning.topology import parse
-from tests.planning.conftest import LLAMA, SMALL, run_of
+from tests.planning.runs import LLAMA, SMALL, run_of
 
 
 def test_rooflines_by_hand():
     """Llama 3 8B, a row of 8,192 tokens on each chip of v5e:16x16, everything computed again."""
-    found = analytic.estimate(run_of(LLAMA, 256, 8192), parse("v5e:16x16"))
+    found = estimate.estimate(run_of(LLAMA, 256, 8192), parse("v5e:16x16"))
     # 8, less the last product of each MLP, of 6,979,321,856 weights; 6 of the head's; attention.
     weights, last = 6_979_321_856, 32 * 4096 * 14336
     flops = 8192 * (8 * weights - 2 * last + 6 * 128256 * 4096)
@@ -37,7 +37,7 @@ def test_rooflines_by_hand():
 @pytest.mark.parametrize("topology", ["v5e:16x16", "v5p:4x8x8", "v6e:16x16", "h100:256"])
 @pytest.mark.parametrize("mesh", [{}, dict(tensor=8), dict(data=16, tensor=4)])
 def test_no_step_is_shorter_than_its_rooflines(topology, mesh):
-    timing = analytic.estimate(run_of(LLAMA, 256, 8192, **mesh), parse(topology)).timing
+    timing = estimate.estimate(run_of(LLAMA, 256, 8192, **mesh), parse(topology)).timing
     roofs = timing.rooflines
     assert timing.step_s > max(roofs.matrix, roofs.hbm, roofs.links)
     assert timing.step_s == pytest.approx(sum(timing.phases.values()))
@@ -52,14 +52,14 @@ def phase(laid, name, over=None):
     by_axes = dict.fromkeys(links, 0.0)
     for line in lines:
         by_axes[line.axes] += line.seconds(links[line.axes])
-    return sum(analytic.seconds(laid, line) for line in works), by_axes
+    return sum(estimate.seconds(laid, line) for line in works), by_axes
 
 
 def test_weights_are_waited_for_if_they_take_longer_than_the_work():
     topology = parse("v5e:16x16")
     for length, waits in ((8192, False), (256, True)):
         run = run_of(dataclasses.replace(LLAMA, remat="full"), 256, length)
-        laid, timing = layout.of(run, topology), analytic.estimate(run, topology).timing
+        laid, timing = layout.of(run, topology), estimate.estimate(run, topology).timing
         computing, exchanging = phase(laid, ("forward",))
         assert (exchanging[("fsdp",)] > computing) == waits
         assert timing.phases["forward"] == pytest.approx(max(computing, exchanging[("fsdp",)]))
@@ -68,13 +68,13 @@ def test_weights_are_waited_for_if_they_take_longer_than_the_work():
 def test_activations_hide_behind_the_products_of_their_half():
     """Of a half with products of p seconds and exchanges of e, over 8 devices: max + min / 8."""
     run, topology = run_of(LLAMA, 32, 8192, tensor=8), parse("v5p:4x8x8")
-    laid, timing = layout.of(run, topology), analytic.estimate(run, topology).timing
+    laid, timing = layout.of(run, topology), estimate.estimate(run, topology).timing
     lines = [line for line in exchanges(laid) if line.phase == "forward" and line.half]
     links = links_of(laid, lines)
     expected = 0.0
     for half in ("attention", "mlp", ""):
         own = sum(
-            analytic.seconds(laid, line)
+            estimate.seconds(laid, line)
             for line in work.work(laid)
             if line.phase == "forward" and line.half == half
         )
@@ -86,12 +86,12 @@ def test_activations_hide_behind_the_products_of_their_half():
 def test_quantized_products_run_at_their_own_peak():
     model = dataclasses.replace(LLAMA, quantization="int8")
     topology = parse("v5e:16x16")
-    plain, int8 = (analytic.estimate(run_of(m, 256, 8192), topology).timing for m in (LLAMA, model))
+    plain, int8 = (estimate.estimate(run_of(m, 256, 8192), topology).timing for m in (LLAMA, model))
     assert plain.rooflines.matrix / 2 < int8.rooflines.matrix < 0.65 * plain.rooflines.matrix
 
 
 def test_a_device_of_a_chip_that_has_two_has_half_of_it():
-    found = analytic.estimate(run_of(LLAMA, 128, 8192), parse("tpu7x:4x4x4"))
+    found = estimate.estimate(run_of(LLAMA, 128, 8192), parse("tpu7x:4x4x4"))
     assert found.sizes["fsdp"] == 128
     assert found.usable == pytest.approx(94.74 * 2**30)
     assert found.timing.mfu == pytest.approx(
@@ -100,32 +100,31 @@ def test_a_device_of_a_chip_that_has_two_has_half_of_it():
 
 
 def test_simulated_devices_have_memory_and_no_time():
-    found = analytic.estimate(run_of(SMALL, 16, 32), parse("cpu:8"))
+    found = estimate.estimate(run_of(SMALL, 16, 32), parse("cpu:8"))
     assert found.timing is None and found.peak > 0 and found.fits
 
 
 def test_what_does_not_fit():
-    assert not analytic.estimate(run_of(LLAMA, 8, 8192), parse("v5e:2x4")).fits
-    assert analytic.estimate(run_of(LLAMA, 8, 8192), parse("v6e:2x4")).fits
+    assert not estimate.estimate(run_of(LLAMA, 8, 8192), parse("v5e:2x4")).fits
+    assert estimate.estimate(run_of(LLAMA, 8, 8192), parse("v6e:2x4")).fits
 
 
 def test_a_mesh_that_does_not_fit_the_devices():
     with pytest.raises(UserError, match=r"config\.mesh: "):
-        analytic.estimate(run_of(LLAMA, 16, 8192, fsdp=3), parse("v5e:4x4"))
-
-
-PREDICTED = [row for row in ROWS if row.config is not None and "offloaded" not in row.keeps]
+        estimate.estimate(run_of(LLAMA, 16, 8192, fsdp=3), parse("v5e:4x4"))
 
 
 def test_near_what_was_published():
-    """Dense results whose recipe offloads nothing: all are predicted too fast (see ASSUMPTIONS),
-    the median by less than a fifth, none by more than 30 %. No constant comes from these rows."""
+    """The dense results, in their recipes: all are predicted too fast (see ASSUMPTIONS), half of
+    them by less than 15 %, none by more than 30 %. No constant comes from these rows."""
     ratios = []
-    for row in PREDICTED:
+    for row in ROWS:
+        if row.config is None:
+            continue
         model = dataclasses.replace(row.config, logits_mb=512)
         run = run_of(model, row.rows * row.chips, row.length, **dict(row.mesh))
-        timing = analytic.estimate(run, parse(row.topology, row.slices)).timing
+        timing = estimate.estimate(run, parse(row.topology, row.slices)).timing
         ratios.append(timing.step_s / row.seconds())
-    assert len(ratios) >= 10
+    assert len(ratios) >= 8
     assert min(ratios) > 0.7 and max(ratios) < 1.0
-    assert statistics.median(ratios) > 0.8
+    assert statistics.median(ratios) > 0.85
