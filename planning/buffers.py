@@ -5,11 +5,12 @@ XLA tells no program's buffers by a public name of JAX, but writes them where it
 needed. It does so for programs that do not fit, too.
 """
 
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from planning.hlo import Module, Shape, shapes
+from planning.hlo import Instruction, Module, Shape, shapes
 from planning.origins import Origins
 from planning.sources import Source, Sources
 
@@ -120,7 +121,8 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
     for size, kind, values in _allocations(assignment):
         totals[kind] += size
         if kind != "temporary":
-            buffers += [Buffer(size, v.shape, kind, v.name, source([v])) for v in values[:1]]
+            first = sorted(values, key=lambda v: _op(instructions, v.name) != "parameter")[:1]
+            buffers += [Buffer(size, v.shape, kind, v.name, source([v])) for v in first]
             continue
         moment, now = _peak(values, live)
         used += now
@@ -154,6 +156,10 @@ def _allocations(text: str) -> list[tuple[int, str, list[_Value]]]:
     return found
 
 
+def _op(instructions: dict[str, Instruction], name: str) -> str:
+    return instructions[name].op if name in instructions else ""
+
+
 def _kind(text: str) -> str:
     if text.startswith("parameter"):
         return "argument"
@@ -165,12 +171,17 @@ def _kind(text: str) -> str:
 
 def _peak(values: list[_Value], live: dict[tuple[str, str], tuple[int, int]]) -> tuple[int, int]:
     """The moment at which most bytes hold something that is needed, and how many they are."""
-    moments = sorted({live[v.name, v.part][0] for v in values if (v.name, v.part) in live})
+    spans = sorted(
+        (*live[v.name, v.part], v.offset, v.offset + v.bytes)
+        for v in values
+        if (v.name, v.part) in live
+    )
     best = (0, 0)
-    for moment in moments:
-        taken, end = 0, 0
-        here = sorted((v.offset, v.offset + v.bytes) for v in values if _needed(v, moment, live))
-        for first, last in here:
+    here: list[tuple[int, int, int, int]] = []
+    for moment, new in itertools.groupby(spans, key=lambda span: span[0]):
+        here = [span for span in here if span[1] >= moment] + list(new)
+        taken = end = 0
+        for _, _, first, last in sorted(here, key=lambda span: span[2]):
             taken += max(0, last - max(first, end))
             end = max(end, last)
         if taken > best[1]:
