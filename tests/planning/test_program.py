@@ -109,14 +109,15 @@ def test_a_training_step_on_tpus(topology: Any) -> None:
 
 
 def test_what_does_not_fit_says_by_how_much_and_why(topology: Any) -> None:
-    one = SingleDeviceSharding(topology("v5e:2x2")[0])
+    device = topology("v5e:2x2")[0]
+    one = SingleDeviceSharding(device)
     x = jax.ShapeDtypeStruct((4 * GIB // 4096, 1024), jnp.float32, sharding=one)
 
     def step(x: jax.Array) -> jax.Array:
         wide = jnp.concatenate([jnp.sort(x, axis=1), jnp.sort(x, axis=0)], axis=1)
         return jnp.sort(wide, axis=0) + 1
 
-    mesh = Mesh(np.asarray([one._device]), ("data",))
+    mesh = Mesh(np.asarray([device]), ("data",))
     found = program.build(jax.jit(step).lower(x), mesh)
     memory = found.memory
     assert memory.arguments == 4 * GIB and memory.outputs == 8 * GIB
@@ -167,9 +168,10 @@ def test_what_fits_is_exact(topology: Any) -> None:
 
 
 def test_another_failure_is_told_as_it_is(topology: Any) -> None:
-    one = SingleDeviceSharding(topology("v5e:2x2")[0])
+    device = topology("v5e:2x2")[0]
+    one = SingleDeviceSharding(device)
     x = jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=one)
-    mesh = Mesh(np.asarray([one._device]), ("data",))
+    mesh = Mesh(np.asarray([device]), ("data",))
     with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
         program.build(jax.jit(jnp.sin).lower(x), mesh, {"no_such_option": True})
 
