@@ -5,11 +5,12 @@ XLA tells no program's buffers by a public name of JAX, but writes them where it
 needed. It does so for programs that do not fit, too.
 """
 
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from planning.hlo import Module, Shape, shapes
+from planning.hlo import Instruction, Module, Shape, shapes
 from planning.origins import Origins
 from planning.sources import Source, Sources
 
@@ -44,7 +45,8 @@ class Buffers(NamedTuple):
 
     Attributes:
       arguments, outputs, constants: bytes of each; outputs that take the place of arguments are
-        none of them.
+        counted as arguments.
+      aliased: of the arguments, what outputs take the place of.
       temporaries: bytes that are set aside for all others.
       used: how much of those is needed at a time; the rest is lost to gaps.
       live: all buffers of the moment at which most is needed, largest first.
@@ -52,6 +54,7 @@ class Buffers(NamedTuple):
 
     arguments: int
     outputs: int
+    aliased: int
     constants: int
     temporaries: int
     used: int
@@ -108,7 +111,7 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
         name: one for part in module.computations.values() for name, one in part.items()
     }
     totals = {"argument": 0, "output": 0, "constant": 0, "temporary": 0}
-    used = 0
+    used = aliased = 0
     buffers: list[Buffer] = []
 
     def source(values: list[_Value]) -> Source:
@@ -117,10 +120,12 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
         known = [sources.of(one.attributes) for one in found if one]
         return max(known, key=lambda s: (bool(s.lines), bool(s.name)), default=Source("", ()))
 
-    for size, kind, values in _allocations(assignment):
+    for size, kind, is_output, values in _allocations(assignment):
         totals[kind] += size
+        aliased += size if kind == "argument" and is_output else 0
         if kind != "temporary":
-            buffers += [Buffer(size, v.shape, kind, v.name, source([v])) for v in values[:1]]
+            first = sorted(values, key=lambda v: _op(instructions, v.name) != "parameter")[:1]
+            buffers += [Buffer(size, v.shape, kind, v.name, source([v])) for v in first]
             continue
         moment, now = _peak(values, live)
         used += now
@@ -131,6 +136,7 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
     return Buffers(
         arguments=totals["argument"],
         outputs=totals["output"],
+        aliased=aliased,
         constants=totals["constant"],
         temporaries=totals["temporary"],
         used=used,
@@ -138,20 +144,24 @@ def of_text(assignment: str, ranges: str, module: Module, sources: Sources) -> B
     )
 
 
-def _allocations(text: str) -> list[tuple[int, str, list[_Value]]]:
-    """Size, kind and values of each allocation in main memory."""
-    found: list[tuple[int, str, list[_Value]]] = []
+def _allocations(text: str) -> list[tuple[int, str, bool, list[_Value]]]:
+    """Size, kind, whether it is an output, and values of each allocation in main memory."""
+    found: list[tuple[int, str, bool, list[_Value]]] = []
     values: list[_Value] = []
     for line in text.splitlines():
         if head := _ALLOCATION.match(line):
             values = []
             color, kind = int(head[2] or 0), _kind(head[3])
             if color == 0 and kind:
-                found.append((int(head[1]), kind, values))
+                found.append((int(head[1]), kind, "live-out" in head[3], values))
         elif one := _VALUE.match(line):
             shape = next(iter(shapes(one[5])), Shape("token", ()))
             values.append(_Value(one[1], one[2] or "", int(one[3]), int(one[4]), shape))
     return found
+
+
+def _op(instructions: dict[str, Instruction], name: str) -> str:
+    return instructions[name].op if name in instructions else ""
 
 
 def _kind(text: str) -> str:
@@ -165,12 +175,17 @@ def _kind(text: str) -> str:
 
 def _peak(values: list[_Value], live: dict[tuple[str, str], tuple[int, int]]) -> tuple[int, int]:
     """The moment at which most bytes hold something that is needed, and how many they are."""
-    moments = sorted({live[v.name, v.part][0] for v in values if (v.name, v.part) in live})
+    spans = sorted(
+        (*live[v.name, v.part], v.offset, v.offset + v.bytes)
+        for v in values
+        if (v.name, v.part) in live
+    )
     best = (0, 0)
-    for moment in moments:
-        taken, end = 0, 0
-        here = sorted((v.offset, v.offset + v.bytes) for v in values if _needed(v, moment, live))
-        for first, last in here:
+    here: list[tuple[int, int, int, int]] = []
+    for moment, new in itertools.groupby(spans, key=lambda span: span[0]):
+        here = [span for span in here if span[1] >= moment] + list(new)
+        taken = end = 0
+        for _, _, first, last in sorted(here, key=lambda span: span[2]):
             taken += max(0, last - max(first, end))
             end = max(end, last)
         if taken > best[1]:

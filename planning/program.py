@@ -35,25 +35,29 @@ class Memory(NamedTuple):
     Attributes:
       arguments: among them the state that is donated.
       outputs: without those that take the place of arguments.
-      temporaries: what lies there while it runs; constants too.
+      aliased: of the arguments, what outputs take the place of.
+      temporaries: what lies there while it runs, gaps included.
+      constants: that come with the program; 0 where XLA did not tell (`read` without a folder).
       code: the program itself; 0 where it is not known, as of programs that do not fit.
-      host: of the host's memory, for what is offloaded.
+      host: of the host's memory, for what is offloaded; 0 for programs that do not fit.
       needed, available: by the compiler's own count, if it refuses the program because it needs
-        more than a device has; 0 if it does not. Needed is exact, available is rounded by it.
+        more than a device has; 0 if it does not. Available is rounded by it.
     """
 
     arguments: int
     outputs: int
+    aliased: int
     temporaries: int
-    code: int
-    host: int
+    constants: int = 0
+    code: int = 0
+    host: int = 0
     needed: int = 0
     available: int = 0
 
     @property
     def total(self) -> int:
         """Bytes of a device, all in all."""
-        return self.arguments + self.outputs + self.temporaries + self.code
+        return self.arguments + self.outputs + self.temporaries + self.constants + self.code
 
     @property
     def over(self) -> int:
@@ -121,42 +125,45 @@ def read(
       folder: where it was compiled with the option `xla_dump_to`, its value.
     """
     module = hlo.parse(str(compiled.as_text()))
+    found = buffers.read(folder, module, Sources(module)) if folder else None
     said = compiled.memory_analysis()
     assert said is not None
+    # Where XLA wrote its buffers they are exact: what it says leaves out large constants.
     memory = Memory(
         arguments=said.argument_size_in_bytes,
         outputs=said.output_size_in_bytes - said.alias_size_in_bytes,
+        aliased=said.alias_size_in_bytes,
         temporaries=said.temp_size_in_bytes,
-        code=said.generated_code_size_in_bytes,
-        host=said.host_argument_size_in_bytes
-        + said.host_output_size_in_bytes
-        - said.host_alias_size_in_bytes
-        + said.host_temp_size_in_bytes,
     )
-    found = buffers.read(folder, module, Sources(module)) if folder else None
-    return _program(module, mesh, memory, found)
+    return _program(
+        module,
+        mesh,
+        found,
+        (_written(found) if found else memory)._replace(
+            code=said.generated_code_size_in_bytes,
+            host=said.host_argument_size_in_bytes
+            + said.host_output_size_in_bytes
+            - said.host_alias_size_in_bytes
+            + said.host_temp_size_in_bytes,
+        ),
+    )
 
 
 def _refused(text: str, mesh: Mesh | AbstractMesh, folder: Path, said: int, has: int) -> Program:
     """A program that does not fit, of which there is only what XLA wrote."""
     module = hlo.parse(text)
     found = buffers.read(folder, module, Sources(module))
-    if not found:
-        return _program(module, mesh, Memory(0, 0, 0, 0, 0, said, has), None)
-    memory = Memory(
-        found.arguments,
-        found.outputs,
-        found.temporaries + found.constants,
-        code=0,
-        host=0,
-        needed=found.total,
-        available=has,
-    )
-    return _program(module, mesh, memory, found)
+    memory = _written(found) if found else Memory(0, 0, 0, 0)
+    needed = found.total if found else said
+    return _program(module, mesh, found, memory._replace(needed=needed, available=has))
+
+
+def _written(found: buffers.Buffers) -> Memory:
+    return Memory(found.arguments, found.outputs, found.aliased, found.temporaries, found.constants)
 
 
 def _program(
-    module: hlo.Module, mesh: Mesh | AbstractMesh, memory: Memory, found: buffers.Buffers | None
+    module: hlo.Module, mesh: Mesh | AbstractMesh, found: buffers.Buffers | None, memory: Memory
 ) -> Program:
     schedule = Schedule(module)
     told = exchanges(schedule, Sources(module), grid(mesh))

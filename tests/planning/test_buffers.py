@@ -86,6 +86,7 @@ def test_by_hand() -> None:
     module = hlo.parse(PROGRAM)
     found = buffers.of_text(ASSIGNMENT, RANGES, module, Sources(module))
     assert (found.arguments, found.outputs, found.constants) == (2048, 128, 512)
+    assert found.aliased == 2048
     # What lies in other memory, or in registers, is not in it.
     assert (found.temporaries, found.used) == (6144, 4096 + 1024)
     assert found.total == 2048 + 128 + 512 + 6144
