@@ -217,7 +217,7 @@ def _update(layout: Layout) -> list[Work]:
     return lines
 
 
-_ITERATIONS = 5  # of optax.contrib's Newton-Schulz
+ITERATIONS = 5  # of optax.contrib's Newton-Schulz
 
 
 def _muon(layout: Layout) -> Work:
@@ -231,8 +231,8 @@ def _muon(layout: Layout) -> Work:
         sides = (math.prod(parameter.shape[i] for i in part) for part in matrix)
         small, large = sorted(sides)
         each = -(-parameter.shape[0] // layout.ways("stack"))  # whole matrices on each device
-        flops += each * _ITERATIONS * (4 * small**2 * large + 2 * small**3)
-        moved += each * _ITERATIONS * layout.itemsize * (6 * small * large + 4 * small**2)
+        flops += each * ITERATIONS * (4 * small**2 * large + 2 * small**3)
+        moved += each * ITERATIONS * layout.itemsize * (6 * small * large + 4 * small**2)
     return Work(UPDATE, "", "Muon", flops, flops, moved, "5 x (4 s^2 l + 2 s^3) a matrix")
 
 

@@ -155,4 +155,4 @@ def test_muon_by_its_own_jaxpr():
         summed = math.prod(equation.invars[0].aval.shape[i] for i in left)
         traced += 2 * summed * equation.outvars[0].aval.size
     laid = layout.of(run_of(model, 1, 32, optimizer="muon"), parse("cpu:1"))
-    assert flops(laid, name="Muon") == work._ITERATIONS * traced  # it traces its loop once
+    assert flops(laid, name="Muon") == work.ITERATIONS * traced  # it traces its loop once
