@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from model import parameters
+from model.layers import rotate
 from tests.jaxprs import equations
 from tests.model.conftest import lively, runner, small_config
 from tests.model.reference import reference_logits
@@ -210,3 +211,22 @@ def test_every_parameter_names_its_axes(kind):
 def test_impossible_shapes_are_refused(change, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         small_config(**change)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rotation_and_its_gradient_are_rounded_once(dtype):
+    """To the bit those of the formula in float32."""
+
+    def written_out(x_BTNH, angles):
+        cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+        first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+        turned = [first * cos - second * sin, second * cos + first * sin]
+        return jnp.concatenate(turned, axis=-1).astype(x_BTNH.dtype)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, grad = (jax.random.normal(key, (2, 16, 4, 8), dtype) for key in keys[:2])
+    angles = 9 * jax.random.normal(keys[2], (2, 16, 4))
+    found, back = jax.vjp(lambda x: rotate(x, angles), x)
+    expected, expected_back = jax.vjp(lambda x: written_out(x, angles), x)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(back(grad)[0], expected_back(grad)[0])
