@@ -28,9 +28,9 @@ H200 = "NVIDIA H200 data sheet (SXM)"
 B200 = "NVIDIA HGX B200 and DGX B200 data sheets"
 DGX = "data sheets of NVIDIA's DGX A100, H100, H200 and B200: eight GPUs, a network port for each"
 MAMF = (
-    "Bekman, Machine Learning Engineering (github.com/stas00/ml-engineering at 744d01e): the best"
+    "Bekman, Machine Learning Engineering (github.com/stas00/ml-engineering at 744d01e, "
+    "compute/accelerator): the best bf16 product that was measured"
 )
-MAMF += " bf16 product that was measured"
 FRACTION = "JAX's documentation, GPU memory allocation: 75 % unless XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 GiB = 1 << 30
