@@ -14,11 +14,12 @@ from ml_collections import ConfigDict, FieldReference
 from configs import door, layouts
 from data.tokenizing.byte import ByteTokenizer
 from planning import devices
+from planning.analytic.estimate import Estimate, estimate
 from planning.hardware import name_of
 from planning.layout import abstract_mesh, check, mesh_over
 from planning.prediction import Clock, Time
 from planning.program import Program, build
-from planning.tensors import Tensor, state_tensors, total
+from planning.tensors import Tensor, state_tensors
 from planning.topology import Topology
 from reporting.progress import duration
 from training.assembly import assemble, lowered
@@ -35,6 +36,7 @@ class Plan:
     sizes: devices along each mesh axis.
     notes: what a person should know of the layout.
     tensors: what a device holds from step to step.
+    estimate: of a step, from published rates alone.
     program: what the compiler says of the step; None where it was not asked.
     reason: why not.
     seconds: that it took.
@@ -46,6 +48,7 @@ class Plan:
     sizes: dict[str, int]
     notes: tuple[str, ...]
     tensors: list[Tensor]
+    estimate: Estimate
     program: Program | None
     reason: str
     seconds: float
@@ -59,12 +62,10 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        """Bytes of a device: by the compiler, or at least those that are known without it."""
+        """Bytes of a device: by the compiler, or estimated."""
         if self.program is not None:
             return self.program.memory.needed or self.program.memory.total
-        kept = total(self.tensors, "parameters")
-        optimizer = 0 if self.config.optimizer.offload else total(self.tensors, "optimizer")
-        return 2 * kept + optimizer  # gradients lie as parameters do
+        return self.estimate.peak
 
     @property
     def fits(self) -> bool:
@@ -85,9 +86,19 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain values."""
-        plain = dataclasses.asdict(self)
+        shallow = ("sizes", "notes", "reason", "seconds")
+        plain = {name: getattr(self, name) for name in shallow}
+        plain |= {"config": self.config.to_dict(), "time": _plain(self.time), "program": None}
         plain["topology"] = {"name": self.topology.name, "slices": self.topology.slices}
         plain["tensors"] = [one._asdict() for one in self.tensors]
+        plain["estimate"] = _plain(self.estimate) | {"timing": None}
+        if timing := self.estimate.timing:
+            plain["estimate"]["timing"] = {
+                "rooflines": _plain(timing.rooflines),
+                "phases": timing.phases,
+                "step_s": timing.step_s,
+                "mfu": timing.mfu,
+            }
         if self.program is not None:
             plain["program"] = _plain(self.program)
         plain |= {"needed": self.needed, "fits": self.fits, "mfu": self.mfu, "tokens": self.tokens}
@@ -158,7 +169,8 @@ def make_plan(config: RunConfig, topology: Topology, compiling: bool = True) -> 
             took = time.monotonic() - began
     if found is not None and topology.chip is not None:
         predicted = Clock(topology, sizes).predicted(found)
-    return Plan(config, topology, sizes, notes, tensors, found, reason, took, predicted)
+    guess = estimate(config, topology)
+    return Plan(config, topology, sizes, notes, tensors, guess, found, reason, took, predicted)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from planning.exchanges import Exchange
 from planning.plan import Plan
 from planning.prediction import Clock
 from planning.tensors import total
+from planning.whole_run import StepSeconds, whole_run
 from reporting.progress import duration
+from training.config import RunConfig
 
 _LARGEST = 8  # buffers that are told
 
@@ -22,8 +24,9 @@ def told(plan: Plan, price: float = 0.0) -> Iterator[str]:
     yield from _head(plan)
     yield from _tensors(plan)
     yield from _memory(plan)
+    yield from _rooflines(plan)
     if plan.program is None:
-        yield f"not compiled: {plan.reason}"
+        yield f"\nnot compiled: {plan.reason}"
     else:
         yield from _exchanges(plan)
         yield from _time(plan)
@@ -78,8 +81,12 @@ def _memory(plan: Plan) -> Iterator[str]:
     kept = {kind: total(plan.tensors, kind) for kind in ("parameters", "optimizer")}
     rows = [(f"{kind}", size) for kind, size in kept.items()]
     if plan.program is None:
-        rows.append(("gradients", kept["parameters"]))
-        rows.append(("at least", plan.needed))
+        rows = [
+            (one.name, one.bytes)
+            for one in plan.estimate.held
+            if plan.estimate.moment in one.moments
+        ]
+        rows.append((f"all in all, estimated ({plan.estimate.moment})", plan.needed))
     else:
         memory = plan.program.memory
         rows += [
@@ -135,6 +142,22 @@ def _exchanges(plan: Plan) -> Iterator[str]:
     yield from table(rows, "2345")
 
 
+def _rooflines(plan: Plan) -> Iterator[str]:
+    timing = plan.estimate.timing
+    if timing is None:
+        return
+    yield "\nleast time of a step, by what may bound it (from the config and published rates alone)"
+    lines = timing.rooflines
+    parts = [
+        (f"matrix units: {plan.estimate.flops / 1e12:,.1f} TFLOP", lines.matrix),
+        ("memory", lines.hbm),
+        ("links", lines.links),
+        ("the hosts' memory", lines.host),
+        ("estimated, what overlaps and what does not", timing.step_s),
+    ]
+    yield from table([("of", "ms"), *((name, f"{t * 1e3:,.1f}") for name, t in parts if t)], "1")
+
+
 def _time(plan: Plan) -> Iterator[str]:
     found, mfu = plan.time, plan.mfu
     if found is None or mfu is None:
@@ -154,11 +177,28 @@ def _time(plan: Plan) -> Iterator[str]:
 
 
 def _whole_run(plan: Plan, price: float) -> Iterator[str]:
-    steps = plan.config.train.steps
-    yield f"\nthe whole run: {steps:,} steps, {steps * plan.tokens / 1e9:,.1f} billion tokens"
-    if plan.time is None:
-        return
-    seconds = steps * plan.time.step
-    hours = seconds / 3600 * plan.topology.chips
-    cost = f", {hours * price:,.0f} at {price:g} an hour" if price else ""
-    yield f"  {duration(seconds)} and {hours:,.0f} chip-hours{cost}"
+    step_s = plan.time.step if plan.time else None
+    run = whole_run(plan.config, plan.topology, _steps_like(plan), price or None)
+    yield f"\nthe whole run: {run.steps:,} steps, {run.tokens / 1e9:,.1f} billion tokens"
+    if step_s is not None and run.seconds is not None and run.chip_hours is not None:
+        cost = f", {run.cost:,.0f} at {price:g} an hour" if run.cost is not None else ""
+        yield f"  {duration(run.seconds)} and {run.chip_hours:,.0f} chip-hours{cost}"
+    saving = run.saving
+    of = f" of {saving.ram / 1e9:,.0f} GB" if saving.ram else ""
+    yield (
+        f"  a checkpoint: {saving.bytes / 1e9:,.1f} GB, {saving.saves:,} in all, at most "
+        f"{saving.most / 1e9:,.1f} GB on disk; while it is written a host holds "
+        f"{saving.host / 1e9:,.1f} GB{of}"
+    )
+
+
+def _steps_like(plan: Plan) -> StepSeconds:
+    """The time of steps of every stage: that of the plan, by the tokens of a step."""
+
+    def seconds(run: RunConfig) -> float | None:
+        if plan.time is None:
+            return None
+        tokens = run.train.batch_size * run.data.sequence_length
+        return plan.time.step * tokens / plan.tokens
+
+    return seconds
