@@ -7,6 +7,7 @@ the hardware at hand, if there is one; a name; or "none", the config as it stand
 line gives stays as given.
 """
 
+import importlib
 from collections.abc import Collection
 
 from ml_collections import ConfigDict
@@ -16,6 +17,12 @@ from configs import keys
 from errors import UserError
 
 AUTO, NONE = "auto", "none"
+
+
+def layouts_of(name: str) -> list[str]:
+    """The hardware that a shipped run has layouts for."""
+    config: ConfigDict = importlib.import_module(f"configs.{name}").get_config()
+    return list(config.layouts)
 
 
 def applied(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import jax
 
 from planning.chip import Chip, Torus
-from planning.chips import chip_of
-from planning.topology import CPU, Topology
+from planning.chips import CHIPS, chip_of
+from planning.topology import CPU, Topology, arrangement
 
 
 def name_of(topology: Topology) -> str:
@@ -41,6 +41,20 @@ def devices_of(name: str) -> int:
     if found is None:
         raise ValueError(f"{name!r} names no hardware: v5e-256, v5p-1024x2, h100x8, cpux8 do")
     return int(found[3]) if found[3] else int(found[1]) * int(found[2] or 1)
+
+
+def topology_of(name: str) -> tuple[str, int]:
+    """--topology and --slices for the name of some hardware; TPUs in their usual arrangement.
+
+    Raises:
+      ValueError: it names none.
+    """
+    devices = devices_of(name)
+    if found := re.fullmatch(r"([a-z0-9]+)-(\d+)(?:x(\d+))?", name):
+        chip = CHIPS[found[1]]
+        chips = int(found[2]) // chip.devices
+        return f"{chip.name}:{arrangement(chip.name, chips)}", int(found[3] or 1)
+    return f"{name.rpartition('x')[0]}:{devices}", 1
 
 
 def _name(chip: Chip | None, devices: int, slices: int) -> str:

@@ -141,13 +141,14 @@ def _meant(name: str) -> str:
         if chip in CHIPS:
             chips = count // 2 if chip in _CORES else count
             counted = f"{count} cores, so {chips} chips" if chip in _CORES else f"{chips} chips"
-            return f"that is Cloud's name for {counted}: did you mean {chip}:{_shape(chip, chips)}?"
+            meant = f"{chip}:{arrangement(chip, chips)}"
+            return f"that is Cloud's name for {counted}: did you mean {meant}?"
     near = difflib.get_close_matches(name, [*CHIPS, CPU], n=1, cutoff=0.5)
     known = f"did you mean {near[0]}?" if near else f"there are {', '.join([*CHIPS, CPU])}"
     return f"no chip {name or 'is named'}; {known}"
 
 
-def _shape(chip: str, chips: int) -> str:
+def arrangement(chip: str, chips: int) -> str:
     """The most compact arrangement of so many chips whose sizes are powers of two."""
     links = CHIPS[chip].links
     if not isinstance(links, Torus):

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 def places() -> list[tuple[str, str]]:
     """Every run with every hardware that it has a layout for."""
-    return [(name, one) for name in flags.runs() for one in _config(name).layouts]
+    return [(name, one) for name in flags.runs() for one in layouts.layouts_of(name)]
 
 
 def run_on(name: str, hardware: str) -> RunConfig:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from planning.hardware import devices_of, name_here, name_of
+from planning.hardware import devices_of, name_here, name_of, topology_of
 from planning.topology import parse
 
 
@@ -21,6 +21,7 @@ from planning.topology import parse
 def test_of_a_topology(topology, slices, name, devices):
     assert name_of(parse(topology, slices)) == name
     assert devices_of(name) == devices
+    assert topology_of(name) == (topology, slices)
 
 
 def test_here():
