@@ -24,7 +24,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         "moe.num_experts moe.experts_per_token moe.expert_mlp_dim moe.shared_experts "
         "moe.first_dense moe.scoring moe.renormalise moe.route_scale moe.balance "
         "moe.balance_weight moe.bias_rate moe.router_z_weight",
-        FREE: "spare_vocab dtype quantization remat scan_unroll logits_mb",
+        FREE: "spare_vocab dtype quantization remat remat_save remat_offload scan_unroll logits_mb",
     },
     "data": {
         FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
@@ -36,6 +36,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "optimizer": {
         FROZEN: "name beta1 beta2 eps momentum weight_decay clip_norm",
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
+        FREE: "offload",
     },
     "train": {FROZEN: "batch_size seed z_loss", SCHEDULE: "steps", FREE: "accumulation"},
     "evaluation": {FREE: "every max_tokens batch_size stride"},

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from model import remat
 from model.attention import Attention, KeyValues
 from model.config import ModelConfig
 from model.layers import (
@@ -20,13 +22,6 @@ from model.layers import (
 )
 from model.mlp import Mlp
 from model.moe import Moe, Routing
-
-_POLICIES = {
-    # A router's choice is always kept: see model/moe.py.
-    "full": jax.checkpoint_policies.save_only_these_names("routing"),
-    "save_dots": jax.checkpoint_policies.save_only_these_names("routing", "product", "attention"),
-    "save_attention": jax.checkpoint_policies.save_only_these_names("routing", "attention"),
-}
 
 _WHOLE = ("batch", "length", "act_embed")
 _BETWEEN = ("batch", "act_length", "act_embed")
@@ -68,6 +63,7 @@ class Block(nnx.Module):
         past: KeyValues | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
+        x_BTD = checkpoint_name(x_BTD, "block")
         normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
         mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
         x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)
@@ -177,8 +173,9 @@ class Decoder(nnx.Module):
         if config.remat != "none":
             # Two loops share no common subexpressions; where all layers are unrolled there is no
             # loop, and what is recomputed would be merged with what it was computed from.
-            policy = _POLICIES[config.remat]
-            layer = jax.checkpoint(layer, policy=policy, prevent_cse=unroll == layers)
+            layer = jax.checkpoint(
+                layer, policy=remat.policy(config), prevent_cse=unroll == layers
+            )
         with matmul_precision(config):
             return jax.lax.scan(layer, x_BTD, each, unroll=unroll)
 

@@ -38,14 +38,12 @@ class Mlp(nnx.Module):
         """x_BTD: input, already normalised. Returns [B, T, D] in its dtype."""
         dtype, bias = x_BTD.dtype, self.config.bias
 
-        def project(x: jax.Array, w: nnx.Param, b: nnx.Param | None) -> jax.Array:
-            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype))
-            return y if b is None else y + b[...].astype(dtype)
+        def project(x: jax.Array, name: str) -> jax.Array:
+            w: nnx.Param = getattr(self, name)
+            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype), name)
+            return y + getattr(self, f"{name}_bias")[...].astype(dtype) if bias else y
 
-        h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)
-        gate_BTF = None
-        if self.config.mlp == "swiglu":
-            gate_BTF = project(x_BTD, self.gate, self.gate_bias if bias else None)
-        h_BTF = activated(h_BTF, gate_BTF)
+        h_BTF = project(x_BTD, "up")
+        h_BTF = activated(h_BTF, project(x_BTD, "gate") if self.config.mlp == "swiglu" else None)
         h_BTF = self.means.constrain(h_BTF, ("batch", "length", "mlp"))
-        return project(h_BTF, self.down, self.down_bias if bias else None)
+        return project(h_BTF, "down")

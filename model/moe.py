@@ -194,13 +194,13 @@ def mlps(
       of: the experts.
     """
 
-    def product(x: jax.Array, w: jax.Array) -> jax.Array:
-        return checkpoint_name(grouped(x, w, sizes_E), "product")
+    def product(x: jax.Array, w: jax.Array, name: str) -> jax.Array:
+        return checkpoint_name(grouped(x, w, sizes_E), name)
 
-    gate_MF = None if of.gate_EDF is None else product(x_MD, of.gate_EDF)
-    h_MF = activated(product(x_MD, of.up_EDF), gate_MF)
+    gate_MF = None if of.gate_EDF is None else product(x_MD, of.gate_EDF, "gate")
+    h_MF = activated(product(x_MD, of.up_EDF, "up"), gate_MF)
     weighted_MF = (h_MF.astype(jnp.float32) * by_M[:, None]).astype(h_MF.dtype)
-    return product(weighted_MF, of.down_EFD)
+    return product(weighted_MF, of.down_EFD, "down")
 
 
 def on_one(grouped: Grouped) -> Experts:
