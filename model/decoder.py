@@ -173,9 +173,7 @@ class Decoder(nnx.Module):
         if config.remat != "none":
             # Two loops share no common subexpressions; where all layers are unrolled there is no
             # loop, and what is recomputed would be merged with what it was computed from.
-            layer = jax.checkpoint(
-                layer, policy=remat.policy(config), prevent_cse=unroll == layers
-            )
+            layer = jax.checkpoint(layer, policy=remat.policy(config), prevent_cse=unroll == layers)
         with matmul_precision(config):
             return jax.lax.scan(layer, x_BTD, each, unroll=unroll)
 

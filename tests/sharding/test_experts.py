@@ -162,7 +162,7 @@ def test_the_ragged_form_computes_the_same(
 
 @pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
 def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward and backward: one exchange brings tokens and one takes them back; in the backward pass
+    """Forward and backward: one exchange brings tokens, one takes them back; in the backward pass
     two bring them and their gradients, which the compiler may join.
     """
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
