@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from planning.hlo import Computation, Instruction, Module, root
+from sharding.rounds import LATER
 
 _KNOWN = r'"known_trip_count":\{"n":"(\d+)"\}'
 
@@ -49,9 +50,14 @@ def trips(module: Module, caller: Computation, loop: Instruction) -> int:
     which the body adds one. It begins with the constant it is given, or else with 0, as counters
     of scans and rings do.
 
+    Of the rounds in which tokens travel to their experts the first is no part of the loop, and
+    more there are only where experts are unequally busy: it counts as not run.
+
     Raises:
       ValueError: if the loop does not end by counting.
     """
+    if f"/{LATER}/" in loop.attributes:
+        return 0
     if known := loop.attribute(_KNOWN):
         return int(known)
     condition = module.computations[loop.attribute(r"\bcondition=%?([\w.-]+)")]

@@ -15,6 +15,8 @@ On TPUs and GPUs only rows that are there travel (`ragged_all_to_all`); elsewher
 """
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,11 +29,19 @@ from model.moe import Order, by_row, in_order, mlps
 from sharding import collectives
 from sharding.collectives import Axes
 
+LATER = "later_rounds"
+"""Names the loop over all rounds but the first in a compiled program: how often it runs, none knows
+before."""
+
 ROOM = 1.5
 """For rows from one device to another in a round: in what there would be if every device sent every
 other as many."""
 
-_MULTIPLE = 8  # rows of a buffer, for the sake of the hardware
+_BLOCK = 16
+"""Rows that travel together: so many of bfloat16 lie side by side in a TPU's memory, and the compiler
+would put each by itself first, which takes longer than to send it."""
+
+_ROWS = 512  # all buffers of a round together have a multiple of so many: what kernels like
 
 
 class Ring(NamedTuple):
@@ -58,15 +68,16 @@ class Ring(NamedTuple):
         """
         if not self.ragged:
             return self.exchange_all(x_RCD)
-        room = x_RCD.shape[1]
-        flat = x_RCD.reshape(-1, x_RCD.shape[2])
+        _, room, width = x_RCD.shape
+        blocks = x_RCD.reshape(-1, _BLOCK, width)
+        to = jnp.full(self.size, room // _BLOCK * collectives.index(self.axes), jnp.int32)
         y = jax.lax.ragged_all_to_all(
-            flat,
-            jnp.zeros_like(flat),
-            room * jnp.arange(self.size, dtype=jnp.int32),
-            sent_R,
-            jnp.full(self.size, room * collectives.index(self.axes), jnp.int32),
-            received_R,
+            blocks,
+            jnp.zeros_like(blocks),
+            room // _BLOCK * jnp.arange(self.size, dtype=jnp.int32),
+            -(-sent_R // _BLOCK),
+            to,
+            -(-received_R // _BLOCK),
             axis_name=self.axes,
         )
         return y.reshape(x_RCD.shape)
@@ -104,8 +115,7 @@ def _travelled(
         return number + 1, y_ND + one.back(y_QD)
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros(x_ND.shape, jnp.float32))
-    _, y_ND = jax.lax.while_loop(lambda carry: carry[0] < trips.rounds, go, start)
-    return y_ND.astype(x_ND.dtype)
+    return _until_done(trips, go, start).astype(x_ND.dtype)
 
 
 def _forward(ring: Ring, *given: Any) -> tuple[jax.Array, Any]:
@@ -135,13 +145,21 @@ def _backward(ring: Ring, given: Any, grad_ND: jax.Array) -> Any:
 
     like = (x_ND, weights_NA, of)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), like)
-    start = (jnp.zeros((), jnp.int32), zeros)
-    _, grads = jax.lax.while_loop(lambda carry: carry[0] < trips.rounds, go, start)
+    grads = _until_done(trips, go, (jnp.zeros((), jnp.int32), zeros))
     grad_x, grad_weights, grad_of = jax.tree.map(lambda g, x: g.astype(x.dtype), grads, like)
     return grad_x, None, grad_weights, grad_of
 
 
 _travelled.defvjp(_forward, _backward)
+
+
+def _until_done(trips: "Trips", go: Callable[[Any], Any], start: tuple[jax.Array, Any]) -> Any:
+    """All rounds. The first, which is most often the last, is outside of the loop: what it
+    exchanges can travel beside what else a layer computes.
+    """
+    after = go(start)
+    with jax.named_scope(LATER):
+        return jax.lax.while_loop(lambda carry: carry[0] < trips.rounds, go, after)[1]
 
 
 class Trips(NamedTuple):
@@ -175,8 +193,9 @@ def plan(ring: Ring, ids_NA: jax.Array, here: int) -> Trips:
     count_R = jnp.sum(order.sizes_E.reshape(ring.size, here), axis=1)
     first_R = jnp.cumsum(count_R) - count_R
     tokens, each = ids_NA.shape
-    room = min(int(ROOM * tokens * each) // ring.size + 1, tokens * min(each, here))
-    room = -(-room // _MULTIPLE) * _MULTIPLE
+    room = min(-(-int(ROOM * tokens * each) // ring.size), tokens * min(each, here))
+    multiple = math.lcm(_BLOCK, _ROWS // math.gcd(_ROWS, ring.size))
+    room = -(-room // multiple) * multiple
     to_NA = ids_NA // here
     nth_NA = order.row_NA - jnp.take(first_R, to_NA, mode="clip")
     travels_NA = to_NA < ring.size

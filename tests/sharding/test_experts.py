@@ -107,19 +107,21 @@ def test_a_mesh_computes_what_one_device_does(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize("room", [0.1, 8.0], ids=["many rounds", "one round"])
 def test_the_room_changes_nothing(room: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(travel, "ROOM", room)
-    monkeypatch.setattr(travel, "_MULTIPLE", 1)
+    monkeypatch.setattr(travel, "_ROWS", 1)
+    monkeypatch.setattr(travel, "_BLOCK", 1)
     compare(experts(mesh_of(expert=4, fsdp=2), CONFIG), "anyhow", "all to the same")
 
 
 def test_as_many_rounds_as_the_busiest_pair_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(travel, "_MULTIPLE", 1)
+    monkeypatch.setattr(travel, "_ROWS", 1)
+    monkeypatch.setattr(travel, "_BLOCK", 1)
     mesh = mesh_of(expert=4)
     rows = jax.sharding.PartitionSpec("expert")
 
     def rounds(ids_NA: Any) -> Any:
         ring = travel.Ring(CONFIG, grouped.ragged, ("expert",), 4, ("expert",), False)
         trips = travel.plan(ring, ids_NA, E // 4)
-        assert trips.room == 10  # of 8 x 3 rows, 6 for each device, and half as many more
+        assert trips.room == 9  # of 8 x 3 rows, 6 for each device, and half as many more
         return trips.rounds[None]
 
     run = jax.jit(jax.shard_map(rounds, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False))
@@ -145,7 +147,8 @@ def by_all_gather(
         at = jnp.arange(output.shape[0])
         mine = (at >= to[me]) & (at < to[me] + size[me])
         rows = x[jnp.clip(at - to[me] + start[me], 0, len(x) - 1)]
-        output = jnp.where(mine[:, None] & (size[me] == recv_sizes[source]), rows, output)
+        mine &= size[me] == recv_sizes[source]
+        output = jnp.where(mine.reshape(-1, *(1,) * (output.ndim - 1)), rows, output)
     return output
 
 
