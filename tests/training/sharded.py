@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -43,9 +44,10 @@ class Run(NamedTuple):
     step: Step
 
 
-def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    size = data * fsdp * tensor
-    return make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), jax.devices()[:size])
+def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, **others: int) -> Mesh:
+    """The mesh of the first devices, as many as the sizes of its axes ask for."""
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor, **others}
+    return make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])
 
 
 def begin(
