@@ -111,7 +111,8 @@ def main(job: commands.Job) -> None:
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     mesh = lay_out(config, first=job.others.index == 0)
-    computing = means(mesh, config.model)  # now: what is not installed is said at once
+    # Now: what is not installed is said at once.
+    computing = means(mesh, config.model, config.mesh.context_attention)
     lock = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -45,7 +45,7 @@ def parse_mesh(text: str) -> MeshConfig:
     Raises:
       UserError: an unknown axis, or a size that cannot be.
     """
-    given: dict[str, int] = {}
+    given: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in AXES or not re.fullmatch(r"-?[0-9]+", size):
@@ -91,10 +91,11 @@ def load(
     step = resolve(workdir, step)
     checkpoints = Checkpoints(workdir.path)
     run, notes = record.read(checkpoints.run(step), workdir)
-    config, batches = run.config, {}
+    config, batches, lengths = run.config, {}, {}
     if rows is not None:
         name = "--batch_size" if rows else "the run's evaluation.batch_size (see --batch_size)"
         batches[name] = rows or config.evaluation.batch_size
+        lengths["the run's data.sequence_length"] = config.data.sequence_length
     if mesh_config is None:
         sizes = config.model.num_heads, config.model.mlp_dim, config.model.padded_vocab_size
         mesh_config = decoding_mesh(jax.device_count(), *sizes)
@@ -102,7 +103,7 @@ def load(
         mesh = make_mesh(mesh_config)
         outline = parameters.outline(config.model, means(mesh, config.model))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
-        notes += validate(mesh, axes, shapes, batches)
+        notes += validate(mesh, axes, shapes, batches, lengths)
     except ValueError as error:
         raise UserError(f"--mesh: {error}") from None
     if jax.process_index() == 0:

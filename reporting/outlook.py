@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from data.preparation import Prepared
 from data.stream import Stream
-from sharding.attention import kernel
+from sharding.attention import described
 from training.config import RunConfig
 from training.state import TrainState
 
@@ -32,9 +32,9 @@ def describe(
         f"model: {model.num_params():,} parameters, {model.dtype}; "
         f"{config.train.steps:,} steps of {config.train.batch_size} x "
         f"{config.data.sequence_length} tokens",
-        f"attention: {kernel(mesh, model).name}; optimizer: {config.optimizer.name}; on each "
-        f"device {_megabytes(state.params)} of parameters and {_megabytes(state.opt_state)} of "
-        "optimizer state",
+        f"attention: {described(mesh, model, config.mesh.context_attention)}; optimizer: "
+        f"{config.optimizer.name}; on each device {_megabytes(state.params)} of parameters and "
+        f"{_megabytes(state.opt_state)} of optimizer state",
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)

@@ -3,6 +3,8 @@
 Without axes nothing is exchanged: the compiler would keep an exchange with nobody.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +24,12 @@ def largest(x: jax.Array, axes: Axes) -> jax.Array:
 def index(axes: Axes) -> jax.Array:
     """Which part of a dimension this device has."""
     return jax.lax.axis_index(axes) if axes else jnp.zeros((), jnp.int32)
+
+
+def passed_on(x: Any, axes: Axes) -> Any:
+    """Arrays of the device before this one, which the first has from the last."""
+    number = jax.lax.axis_size(axes)
+    return jax.lax.ppermute(x, axes, [(i, (i + 1) % number) for i in range(number)])
 
 
 def gathered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 """Mesh axes, outermost first: neighbours along the last ones are nearest in the hardware."""
@@ -9,7 +10,9 @@ AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 OVER_SLICES = ("pipeline", "data", "fsdp")
 """Those that may go from one slice of chips to the next, over the network of the data centre."""
 
-RESERVED = ("context", "expert", "pipeline")
+RESERVED = ("expert", "pipeline")
+
+ContextAttention = Literal["auto", "ring", "gather"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,12 @@ class MeshConfig:
       data: copies of the model; each takes its share of the batch.
       fsdp: the batch is split, and so are parameters and optimizer state, gathered layer by layer.
       tensor: heads, MLP width and vocabulary are split.
-      context, expert, pipeline: reserved.
+      context: rows are split along their length, and so are parameters, as along fsdp.
+      expert, pipeline: reserved.
+      context_attention: how a token reaches keys and values on other devices along `context`.
+        "ring": they travel round, while each device computes with what has come; memory is that of
+        a device's part of the row. "gather": each device gets all of a layer's. "auto": what the
+        hardware has the better kernel for, the ring if that is all the same.
     """
 
     data: int = -1
@@ -29,6 +37,7 @@ class MeshConfig:
     context: int = 1
     expert: int = 1
     pipeline: int = 1
+    context_attention: ContextAttention = "auto"
 
     def __post_init__(self) -> None:
         for axis in AXES:

@@ -7,16 +7,23 @@ from model import products
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
 from sharding.attention import attention
+from sharding.config import ContextAttention
 from sharding.placement import constrainer
 
 
-def means(mesh: Mesh, config: ModelConfig) -> Means:
+def means(mesh: Mesh, config: ModelConfig, context_attention: ContextAttention = "auto") -> Means:
     """Those of a decoder on the devices of a mesh, whether they are here or not.
+
+    Args:
+      mesh, config: of the decoder.
+      context_attention: see MeshConfig.
 
     Raises:
       UserError: a package that the config needs is not installed.
     """
-    return Means(constrainer(mesh), attention(mesh, config), _multiply(mesh, config))
+    return Means(
+        constrainer(mesh), attention(mesh, config, context_attention), _multiply(mesh, config)
+    )
 
 
 def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:

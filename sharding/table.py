@@ -163,7 +163,12 @@ def validate(
         _check_divides(mesh, source, "batch", rows)
         used.update(TABLE["batch"])
     for source, length in lengths.items():
-        _check_divides(mesh, source, "length", length)
+        chunks = 2 * mesh.shape["context"]  # of sharding/order.py
+        if chunks > 2 and length % chunks:
+            raise ShardingError(
+                f"mesh.context={chunks // 2} cuts a row into {chunks} chunks, which do not divide "
+                f"{source}={length}; make it a multiple of {chunks}, or set mesh.context=1"
+            )
         used.update(TABLE["length"])
         if mesh_axes(mesh, "act_length", length) != mesh_axes(mesh, "act_length", None):
             whole["act_length"] = length

@@ -1,6 +1,7 @@
 """The table of logical axes, its validation, and rows placed by it."""
 
 import importlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from sharding.table import TABLE, ShardingError, placed, sharding, validate
 from tests.model.conftest import KINDS, small_config
 
 
-def mesh(**sizes: int) -> jax.sharding.Mesh:
+def mesh(**sizes: Any) -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(**{"data": 1, "fsdp": 1, "tensor": 1, **sizes}))
 
 

@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, **others: int) -> Mesh:
     """The mesh of the first devices, as many as the sizes of its axes ask for."""
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor, **others}
+    sizes: dict[str, Any] = {"data": data, "fsdp": fsdp, "tensor": tensor, **others}
     return make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])
 
 
