@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from model.config import ModelConfig
-from model.kernels import blockwise, splash, triton
+from model.kernels import blockwise, splash, splash_parts, triton
 from model.layers import Attend
 from sharding import collectives, context
 from sharding.config import ContextAttention
@@ -64,7 +64,7 @@ KERNELS: Mapping[Form, tuple[Kernel, ...]] = {
         Kernel(_BLOCKWISE, "", _any, blockwise.attend),
     ),
     "ring": (
-        Kernel(_SPLASH, "tpu", _unwindowed, splash.parts),
+        Kernel(_SPLASH, "tpu", _unwindowed, splash_parts.parts),
         Kernel(_BLOCKWISE, "", _any, blockwise.parts),
     ),
     "gather": (

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.kernels.parts import WHOLE, Runs, Starts, Tokens, scaled
+from model.kernels.parts import WHOLE, Gradients, Mixed, Runs, Starts, Tokens, along, scaled
 
 BLOCK = 256  # queries, and keys, at a time
 
@@ -36,10 +36,17 @@ class How(NamedTuple):
         return length + -length % self.block
 
     def forward(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, queries: Tokens, keys: Tokens, own: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        del own  # their indices say it
-        return _mixed(self, q, k, v, queries, keys, jnp.full(q.shape[1:3], -jnp.inf))
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        queries: Tokens,
+        keys: Tokens,
+        own: bool,
+        so_far: Mixed,
+    ) -> Mixed:
+        del own  # indices say what is seen
+        return _mixed(self, q, k, v, queries, keys, so_far)
 
     def backward(
         self,
@@ -49,13 +56,13 @@ class How(NamedTuple):
         queries: Tokens,
         keys: Tokens,
         own: bool,
-        out: jax.Array,
-        log_z: jax.Array,
+        mixed: Mixed,
         slope: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        along: jax.Array,
+        so_far: Gradients,
+    ) -> Gradients:
         del own
-        with jax.default_matmul_precision(self.precision):  # this is traced elsewhere
-            return _gradients(self, q, k, v, queries, keys, log_z, slope, _along(out, slope))
+        return _gradients(self, q, k, v, queries, keys, mixed.log_z, slope, along, so_far)
 
 
 def parts(length: int, *, window: int = 0, softcap: float = 0.0, block: int = BLOCK) -> How:
@@ -156,33 +163,36 @@ def _forward(
     keys: Tokens,
     sinks: jax.Array,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
+    nothing = Mixed(jnp.zeros(q.shape, v.dtype), jnp.broadcast_to(sinks[:, :, None], q.shape[:-1]))
+    mixed = _mixed(how, q, k, v, queries, keys, nothing)
     # Both are kept where the output of attention is: neither is computed again for the other.
-    out, log_z = (
-        checkpoint_name(x, "attention") for x in _mixed(how, q, k, v, queries, keys, sinks)
-    )
-    return out, (q, k, v, queries, keys, sinks, out, log_z)
+    mixed = Mixed(*(checkpoint_name(x, "attention") for x in mixed))
+    return mixed.out, (q, k, v, queries, keys, sinks, mixed)
 
 
 def _backward(
     how: How, kept: tuple[Any, ...], slope: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, None, None, jax.Array]:
-    q, k, v, queries, keys, sinks, out, log_z = kept
-    grad_q, grad_k, grad_v = how.backward(q, k, v, queries, keys, False, out, log_z, slope)
-    shares = jnp.exp(sinks[:, :, None] - log_z)
-    of_sinks = -jnp.sum(shares * _along(out, slope), axis=(0, -1))
-    return grad_q, grad_k.astype(k.dtype), grad_v.astype(v.dtype), None, None, of_sinks
+    q, k, v, queries, keys, sinks, mixed = kept
+    zeros = Gradients(
+        jnp.zeros_like(q), jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    )
+    common = along(mixed.out, slope)
+    grads = _gradients(how, q, k, v, queries, keys, mixed.log_z, slope, common, zeros)
+    of_sinks = -jnp.sum(jnp.exp(sinks[:, :, None] - mixed.log_z) * common, axis=(0, -1))
+    return grads.q, grads.k.astype(k.dtype), grads.v.astype(v.dtype), None, None, of_sinks
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _along(out: jax.Array, slope: jax.Array) -> jax.Array:
-    """What each query's weights cannot change, since they sum to one."""
-    return jnp.sum(out.astype(jnp.float32) * slope.astype(jnp.float32), axis=-1)
-
-
 def _block(x: jax.Array, i: jax.Array, size: int, axis: int = -2) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, axis)
+
+
+def _put(x: jax.Array, i: jax.Array, block: jax.Array, axis: int = -2) -> jax.Array:
+    block = block.astype(x.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(x, block, i * block.shape[axis], axis)
 
 
 class _Blocks(NamedTuple):
@@ -247,13 +257,12 @@ def _mixed(
     v: jax.Array,
     queries: Tokens,
     keys: Tokens,
-    sinks: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The output, and the logarithm of the normalizers: of no keys, zeros and -inf."""
-    batch, kv_heads, groups, length, size = q.shape
+    so_far: Mixed,
+) -> Mixed:
+    """Attention to these keys and to those before, `so_far`, in its dtypes."""
     blocks = _blocks(how, queries, keys)
 
-    def one(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(i: jax.Array, so_far: Mixed) -> Mixed:
         q_i, q_segments = _block(q, i, how.block), _block(queries.segments_BT, i, how.block, 1)
 
         def more(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -276,20 +285,15 @@ def _mixed(
             )
             return mixed, higher, total * keep + jnp.sum(weights, axis=-1)
 
-        rows = (batch, kv_heads, groups, how.block)
-        top = jnp.broadcast_to(sinks[:, :, None], rows)
+        top = _block(so_far.log_z, i, how.block, -1)
         total = jnp.where(jnp.isneginf(top), 0.0, 1.0)
-        start = (jnp.zeros((*rows, size), jnp.float32), top, total)
+        start = (_block(so_far.out, i, how.block).astype(jnp.float32), top, total)
         mixed, top, total = jax.lax.fori_loop(blocks.first[i], blocks.last[i], more, start)
-        # The largest weight is 1, where there is any.
-        return (mixed / jnp.maximum(total, 1)[..., None]).astype(v.dtype), top + jnp.log(total)
+        # The largest weight is 1, if there is any.
+        out = mixed / jnp.maximum(total, 1)[..., None]
+        return Mixed(_put(so_far.out, i, out), _put(so_far.log_z, i, top + jnp.log(total), axis=-1))
 
-    out, log_z = jax.lax.map(one, jnp.arange(length // how.block))
-    # [blocks, B, K, G, Q, ...] -> [B, K, G, T, ...]
-    return (
-        jnp.moveaxis(out, 0, 3).reshape(q.shape),
-        jnp.moveaxis(log_z, 0, 3).reshape(q.shape[:-1]),
-    )
+    return jax.lax.fori_loop(0, blocks.first.size, one, so_far)
 
 
 def _gradients(
@@ -302,19 +306,17 @@ def _gradients(
     log_z: jax.Array,
     slope: jax.Array,
     along: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """In q, in its dtype, and in k and v, float32."""
+    so_far: Gradients,
+) -> Gradients:
+    """What these queries and keys add to the gradients `so_far`, in their dtypes."""
     blocks = _blocks(how, queries, keys)
 
-    def one(
-        grads: tuple[jax.Array, jax.Array], i: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    def one(i: jax.Array, so_far: Gradients) -> Gradients:
         q_i, slope_i = _block(q, i, how.block), _block(slope, i, how.block)
         q_segments = _block(queries.segments_BT, i, how.block, 1)
         log_z_i, along_i = (_block(x, i, how.block, -1)[..., None] for x in (log_z, along))
 
-        def more(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            grad_k, grad_v, grad_q = state
+        def more(j: jax.Array, state: Gradients) -> Gradients:
             k_j, v_j = _block(k, j, how.block), _block(v, j, how.block)
             k_segments = _block(keys.segments_BT, j, how.block, 1)
             distance = blocks.q_starts[i] - blocks.k_starts[j]
@@ -330,20 +332,18 @@ def _gradients(
 
             def add(total: jax.Array, equation: str, *of: jax.Array) -> jax.Array:
                 more = jnp.einsum(equation, *of, preferred_element_type=jnp.float32)
-                there = _block(total, j, how.block) + more
-                return jax.lax.dynamic_update_slice_in_dim(total, there, j * how.block, -2)
+                return _put(total, j, _block(total, j, how.block) + more)
 
-            grad_v = add(grad_v, "BKGQS,BKGQH->BKSH", weights, slope_i)
-            grad_k = add(grad_k, "BKGQS,BKGQH->BKSH", of_scores, q_i)
-            grad_q += jnp.einsum(
+            grad_v = add(state.v, "BKGQS,BKGQH->BKSH", weights, slope_i)
+            grad_k = add(state.k, "BKGQS,BKGQH->BKSH", of_scores, q_i)
+            grad_q = state.q + jnp.einsum(
                 "BKGQS,BKSH->BKGQH", of_scores, k_j, preferred_element_type=jnp.float32
             )
-            return grad_k, grad_v, grad_q
+            return Gradients(grad_q, grad_k, grad_v)
 
-        start = (*grads, jnp.zeros(q_i.shape, jnp.float32))
-        *grads_, grad_q = jax.lax.fori_loop(blocks.first[i], blocks.last[i], more, start)
-        return (grads_[0], grads_[1]), grad_q.astype(q.dtype)
+        start = so_far._replace(q=_block(so_far.q, i, how.block).astype(jnp.float32))
+        found = jax.lax.fori_loop(blocks.first[i], blocks.last[i], more, start)
+        return found._replace(q=_put(so_far.q, i, found.q))
 
-    zeros = jnp.zeros(k.shape, jnp.float32)
-    (grad_k, grad_v), grad_q = jax.lax.scan(one, (zeros, zeros), jnp.arange(blocks.first.size))
-    return jnp.moveaxis(grad_q, 0, 3).reshape(q.shape), grad_k, grad_v
+    with jax.default_matmul_precision(how.precision):  # this is traced elsewhere
+        return jax.lax.fori_loop(0, blocks.first.size, one, so_far)

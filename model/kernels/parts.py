@@ -62,14 +62,34 @@ class Runs(NamedTuple):
         return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-class Parts(Protocol):
-    """A kernel that computes attention to a part of the keys, to be put together by who calls it.
+class Mixed(NamedTuple):
+    """Attention of queries to some keys.
 
-    Queries are [B, K, G, T, H], scaled; keys and values [B, K, S, H]; all tokens padded.
+    Attributes:
+      out: mean of the values under the softmax over these keys [B, K, G, T, H].
+      log_z: logarithm of the softmax's normalizer [B, K, G, T], float32; -inf of no keys.
+    """
+
+    out: jax.Array
+    log_z: jax.Array
+
+
+class Gradients(NamedTuple):
+    """In queries, keys and values, shaped as they are."""
+
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+
+
+class Parts(Protocol):
+    """A kernel to which keys come in parts.
+
+    Queries are [B, K, G, T, H], scaled; keys and values [B, K, S, H]; all runs are padded.
     """
 
     def padded(self, length: int) -> int:
-        """The length that a run of `length` tokens must be padded to."""
+        """The length that it wants a run of `length` tokens padded to."""
 
     def forward(
         self,
@@ -79,18 +99,15 @@ class Parts(Protocol):
         queries: Tokens,
         keys: Tokens,
         own: bool,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Attention of the queries to these keys alone.
+        so_far: Mixed,
+    ) -> Mixed:
+        """Attention to these keys and to those that have been.
 
         Args:
           q, k, v: see above.
           queries, keys: which tokens these are.
-          own: they are the same; if not, no key is after any query.
-
-        Returns:
-          the mean of the values under the softmax over these keys [B, K, G, T, H], anything finite
-          for a query that sees none of them; and the logarithm of the softmax's normalizer
-          [B, K, G, T], float32, which is then about -inf.
+          own: whether the keys are of the queries' own tokens.
+          so_far: attention to the keys that have been, float32.
         """
 
     def backward(
@@ -101,20 +118,28 @@ class Parts(Protocol):
         queries: Tokens,
         keys: Tokens,
         own: bool,
-        out: jax.Array,
-        log_z: jax.Array,
+        mixed: Mixed,
         slope: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What these keys contribute to the gradients.
+        along: jax.Array,
+        so_far: Gradients,
+    ) -> Gradients:
+        """The gradients with what these queries and keys add to them.
 
         Args:
           q, k, v, queries, keys, own: as of `forward`.
-          out, log_z: the attention of the queries to all their keys, and its normalizer.
-          slope: the gradient in `out`.
-
-        Returns:
-          to the gradient in q, and those in k and v from these queries.
+          mixed: attention to all keys.
+          slope: the gradient in its output.
+          along: of both, from `along` below.
+          so_far: in q from the keys that have been, in k and v from other queries; float32.
         """
+
+
+def along(out: jax.Array, slope: jax.Array) -> jax.Array:
+    """What each query's weights cannot change, since they sum to one: [..., H] -> [...], float32.
+
+    It is all that gradients need of the output, which can go once this is known.
+    """
+    return jnp.sum(out.astype(jnp.float32) * slope.astype(jnp.float32), axis=-1)
 
 
 def scaled(q_BTNH: jax.Array) -> jax.Array:

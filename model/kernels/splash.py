@@ -1,15 +1,14 @@
 """Attention by JAX's Pallas kernel for TPUs, which skips what the mask leaves out."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as inner
 
-from model.kernels.parts import WHOLE, Runs, Starts, Tokens, scaled
+from model.kernels.parts import WHOLE, Runs, Starts, scaled
 
 _BLOCKS = (512, 256, 128)  # queries, and keys, at a time: the largest that divides the length
 
@@ -72,7 +71,7 @@ def attend_part(
     kv_heads, whole = k_BSKH.shape[2], k_BSKH.shape[1]
     groups, number = q_BTNH.shape[2] // kv_heads, len(starts[0])
     length = q_BTNH.shape[1] // number
-    runs, row = Runs(number, length, _padded(length)), Runs(1, whole, _padded(whole))
+    runs, row = Runs(number, length, padded(length)), Runs(1, whole, padded(whole))
     q = runs.headed(scaled(q_BTNH), kv_heads)
     k, v = (row.headed(x, kv_heads)[:, :, 0] for x in (k_BSKH, v_BSKH))
     kernel = _kernel(starts, runs.padded, row.padded, groups, window, softcap, interpret)
@@ -82,85 +81,10 @@ def attend_part(
     sinks = []
     if sinks_N is not None:
         sinks = [jnp.broadcast_to(sinks_N.astype(jnp.float32).reshape(kv_heads, -1), q.shape[:3])]
-    return runs.rows(_each(kernel, q, k, v, ids, *sinks)).astype(v_BSKH.dtype)
+    return runs.rows(each(kernel, q, k, v, ids, *sinks)).astype(v_BSKH.dtype)
 
 
-class How(NamedTuple):
-    """The `Parts` of a ring (see model/kernels/parts.py), without windows.
-
-    JAX has no public way to the kernel's gradients where other keys have a part in the softmax.
-
-    Attributes:
-      softcap: as of model.attention.attend.
-      interpret: run without a TPU, slowly.
-    """
-
-    softcap: float = 0.0
-    interpret: bool = False
-
-    def padded(self, length: int) -> int:
-        return _padded(length)
-
-    def forward(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, queries: Tokens, keys: Tokens, own: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        kernel = self._kernel(q, own)
-
-        def one(q: jax.Array, k: jax.Array, v: jax.Array, ids: Any) -> tuple[jax.Array, jax.Array]:
-            out, (log_z,) = kernel(q, k, v, ids)
-            return out, log_z
-
-        ids = splash.SegmentIds(q=queries.segments_BT, kv=keys.segments_BT)
-        out, log_z = _each(one, q, k, v, ids)
-        return out, log_z
-
-    def backward(
-        self,
-        q: jax.Array,
-        k: jax.Array,
-        v: jax.Array,
-        queries: Tokens,
-        keys: Tokens,
-        own: bool,
-        out: jax.Array,
-        log_z: jax.Array,
-        slope: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        kernel = self._kernel(q, own)
-        how = kernel.kwargs
-
-        def one(q: Any, k: Any, v: Any, ids: Any, out: Any, log_z: Any, slope: Any) -> Any:
-            kept = (q, k, v, ids, None, out, log_z, kernel.dq_mask_info, kernel.dkv_mask_info)
-            gradients = inner._splash_attention_bwd(
-                False,  # what is asked for is not differentiated again
-                how["mask_value"],
-                how["is_mqa"],
-                how["block_sizes"],
-                None,  # name of what is kept
-                how["mask_function"],
-                how["attn_logits_soft_cap"],
-                how["interpret"],
-                kept,
-                slope,
-            )
-            return gradients[3:6]
-
-        ids = splash.SegmentIds(q=queries.segments_BT, kv=keys.segments_BT)
-        grad_q, grad_k, grad_v = _each(one, q, k, v, ids, out, log_z, slope)
-        return grad_q, grad_k, grad_v
-
-    def _kernel(self, q: jax.Array, own: bool) -> Any:
-        groups, length = q.shape[2:4]
-        return _part_kernel(length, groups, own, self.softcap, self.interpret)
-
-
-def parts(length: int, *, softcap: float = 0.0, interpret: bool = False) -> How:
-    """What a ring computes with, of runs of any length; the rest as of `attend`."""
-    del length
-    return How(softcap, interpret)
-
-
-def _each(one: Any, q: Any, k: Any, v: Any, ids: Any, *more: Any) -> Any:
+def each(one: Any, q: Any, k: Any, v: Any, ids: Any, *more: Any) -> Any:
     """`one`, which is for the query heads of one key-value head of one row, for all of them.
 
     Args:
@@ -171,11 +95,13 @@ def _each(one: Any, q: Any, k: Any, v: Any, ids: Any, *more: Any) -> Any:
     return jax.vmap(heads)(q, k, v, ids, *more)
 
 
-def _padded(length: int) -> int:
+def padded(length: int) -> int:
+    """The length that the kernel wants for so many tokens."""
     return length + -length % _BLOCKS[-1]
 
 
-def _sizes(q_length: int, k_length: int) -> Any:
+def sizes(q_length: int, k_length: int) -> Any:
+    """The kernel's blocks for so many queries and keys."""
     q, k = (next(b for b in _BLOCKS if length % b == 0) for length in (q_length, k_length))
     return splash.BlockSizes(
         block_q=q,
@@ -185,22 +111,6 @@ def _sizes(q_length: int, k_length: int) -> Any:
         block_q_dq=q,
         block_kv_dq=k,
     )
-
-
-@functools.lru_cache(maxsize=8)
-def _part_kernel(length: int, groups: int, own: bool, softcap: float, interpret: bool) -> Any:
-    """The kernel of so many queries, of each head of a group, and as many keys."""
-    mask: Any = (splash.CausalMask if own else splash.FullMask)((length, length))
-    with jax.ensure_compile_time_eval():
-        return splash.make_splash_mqa(
-            splash.MultiHeadMask([mask] * groups),
-            block_sizes=_sizes(length, length),
-            head_shards=1,
-            q_seq_shards=1,
-            save_residuals=True,
-            attn_logits_soft_cap=softcap or None,
-            interpret=interpret,
-        )
 
 
 @functools.lru_cache(maxsize=8)
@@ -228,7 +138,7 @@ def _kernel(
     with jax.ensure_compile_time_eval():  # what it holds is kept from trace to trace
         return splash.make_splash_mqa(
             splash.MultiHeadMask([mask] * groups),
-            block_sizes=_sizes(q_length * len(starts[0]), k_length),
+            block_sizes=sizes(q_length * len(starts[0]), k_length),
             head_shards=1,
             q_seq_shards=len(starts),
             attn_logits_soft_cap=softcap or None,
