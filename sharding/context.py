@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.kernels.parts import Gradients, Mixed, Parts, Runs, Tokens, along, scaled
+from model.kernels.parts import Gradients, Mixed, Parts, Runs, Starts, Tokens, along, scaled
 from sharding import collectives
 from sharding.collectives import Axes
 from sharding.order import natural, starts
@@ -86,7 +86,7 @@ def ring(
     runs = Runs(2, chunk, kernel.padded(chunk))
     q = runs.headed(scaled(q_BTNH), kv_heads)
     k, v = (runs.headed(x, kv_heads)[:, :, 0] for x in (k_BTKH, v_BTKH))
-    how = _Ring(kernel, axes, devices, chunk)
+    how = _Ring(kernel, axes, devices, starts(q_BTNH.shape[1] * devices, devices))
     return runs.rows(_attend(how, q, k, v, runs.segments(segments_BT)))
 
 
@@ -94,13 +94,13 @@ class _Ring(NamedTuple):
     """Attributes:
     parts: what attention to a part of the keys is computed with.
     axes, devices: the mesh axes that it goes along, and how many devices those are.
-    chunk: tokens of a chunk, without padding.
+    starts: of the chunks of each device, see sharding/order.py.
     """
 
     parts: Parts
     axes: Axes
     devices: int
-    chunk: int
+    starts: Starts
 
 
 class _Held(NamedTuple):
@@ -178,5 +178,4 @@ def _round(how: _Ring, visit: Callable[..., Any], held: _Held, so_far: Any) -> A
 def _tokens(how: _Ring, segments: jax.Array, step: jax.Array | int) -> Tokens:
     """Those of the device that is `step` before this one."""
     device = (collectives.index(how.axes) - step) % how.devices
-    chunks = jnp.stack([device, 2 * how.devices - 1 - device])
-    return Tokens(segments, how.chunk * chunks)
+    return Tokens(segments, jnp.asarray(how.starts, jnp.int32)[device])

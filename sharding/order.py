@@ -8,48 +8,44 @@ All that has [B, T] inside the loss is in this order: each token has its documen
 with it, and only attention looks at others.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from model.kernels.parts import Starts
-from sharding.table import sharding, ways
-
-
-def chunks(devices: int) -> int:
-    """How many of them a row is cut into."""
-    return 2 * devices if devices > 1 else 1
+from sharding import collectives
+from sharding.table import mesh_axes, ways
 
 
 def starts(length: int, devices: int) -> Starts:
-    """Where the two chunks of each of two or more devices start, in a row of `length` tokens."""
-    chunk = length // chunks(devices)
+    """Where the two chunks of each device begin, in a row of `length` tokens."""
+    chunk = length // (2 * devices)
     return tuple((i * chunk, (2 * devices - 1 - i) * chunk) for i in range(devices))
-
-
-def balanced(x: jax.Array, devices: int, axis: int = 1) -> jax.Array:
-    """From the order of the text to that of the devices, one after the other, along an axis."""
-    chunk = x.shape[axis] // chunks(devices)
-    x = jnp.moveaxis(x, axis, 0)
-    halves = x.reshape(2, devices, chunk, *x.shape[1:])
-    x = jnp.stack([halves[0], halves[1, ::-1]], axis=1).reshape(x.shape)
-    return jnp.moveaxis(x, 0, axis)
-
-
-def natural(x: jax.Array, devices: int, axis: int = 1) -> jax.Array:
-    """The inverse of `balanced`."""
-    chunk = x.shape[axis] // chunks(devices)
-    x = jnp.moveaxis(x, axis, 0)
-    pairs = x.reshape(devices, 2, chunk, *x.shape[1:])
-    x = jnp.concatenate([pairs[:, 0], pairs[::-1, 1]]).reshape(x.shape)
-    return jnp.moveaxis(x, 0, axis)
 
 
 def spread(mesh: Mesh, x_BT: jax.Array) -> jax.Array:
     """Something of each token of a batch, whole along `context` and as the text has it, onto the
-    devices that hold the tokens; `validate` has seen the length."""
-    devices = ways(mesh, "length")
+    devices that hold the tokens."""
+    devices, length = ways(mesh, "length"), x_BT.shape[1]
     if devices == 1:
         return x_BT
-    x_BT = balanced(x_BT, devices)
-    return jax.lax.with_sharding_constraint(x_BT, sharding(mesh, ("batch", "length"), x_BT.shape))
+    assert length % (2 * devices) == 0, "validate has seen it"
+    rows, tokens = mesh_axes(mesh, "batch", x_BT.shape[0]), mesh_axes(mesh, "length", length)
+
+    def on_device(x_BT: jax.Array) -> jax.Array:
+        begin = jnp.asarray(starts(length, devices))[collectives.index(tokens)]
+        chunk = length // (2 * devices)
+        chunks = (jax.lax.dynamic_slice_in_dim(x_BT, begin[n], chunk, axis=1) for n in (0, 1))
+        return jnp.concatenate(list(chunks), axis=1)
+
+    whole: Any = PartitionSpec(rows)
+    parts: Any = PartitionSpec(rows, tokens)
+    return jax.shard_map(on_device, mesh=mesh, in_specs=whole, out_specs=parts)(x_BT)
+
+
+def natural(x: jax.Array, devices: int) -> jax.Array:
+    """What lies on the devices, one after the other, in the order of the text: [B, T, ...]."""
+    pairs = x.reshape(x.shape[0], devices, 2, -1, *x.shape[2:])
+    return jnp.concatenate([pairs[:, :, 0], pairs[:, ::-1, 1]], axis=1).reshape(x.shape)
