@@ -167,7 +167,7 @@ def validate(
         if chunks > 2 and length % chunks:
             raise ShardingError(
                 f"mesh.context={chunks // 2} cuts a row into {chunks} chunks, which do not divide "
-                f"{source}={length}; make it a multiple of {chunks}, or set mesh.context=1"
+                f"{source}={length}; make that a multiple of {chunks}, or set mesh.context=1"
             )
         used.update(TABLE["length"])
         if mesh_axes(mesh, "act_length", length) != mesh_axes(mesh, "act_length", None):

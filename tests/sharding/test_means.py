@@ -15,7 +15,8 @@ from tests.model.conftest import small_config
 
 
 def mesh_of(platform: str) -> Any:
-    return SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]), size=1)
+    devices = np.array([SimpleNamespace(platform=platform)])
+    return SimpleNamespace(devices=devices, size=1, shape={"context": 1})
 
 
 def test_products_are_flat_on_cpus_alone() -> None:

@@ -82,6 +82,18 @@ def test_validate_names_tensor_axis_and_size():
         validate(mesh(data=4, fsdp=2), axes, shapes, {"rows": 12})
 
 
+def test_validate_names_a_length_that_does_not_make_chunks():
+    axes, shapes = {"w": ("mlp",)}, {"w": jax.ShapeDtypeStruct((8,), np.float32)}
+    on = mesh(context=4, tensor=2)
+    validate(on, axes, shapes, {"rows": 8}, {"data.sequence_length": 24})
+    with pytest.raises(
+        ShardingError,
+        match=r"mesh\.context=4 cuts a row into 8 chunks, which do not divide "
+        r"data\.sequence_length=20; make that a multiple of 8, or set mesh\.context=1",
+    ):
+        validate(on, axes, shapes, {"rows": 8}, {"data.sequence_length": 20})
+
+
 def test_validate_without_batches_lets_data_hold_copies():
     axes, shapes = {"w": ("mlp",)}, {"w": jax.ShapeDtypeStruct((8,), np.float32)}
     validate(mesh(data=4, tensor=2), axes, shapes, {})

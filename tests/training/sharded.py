@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from model import parameters
 from model.config import ModelConfig
-from sharding.config import MeshConfig
+from model.decoder import Decoder
+from sharding.config import ContextAttention, MeshConfig
 from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.placement import place_rows
@@ -39,6 +40,7 @@ MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 %
 
 class Run(NamedTuple):
     mesh: Mesh
+    outline: Decoder
     abstract: TrainState
     state: TrainState
     step: Step
@@ -55,14 +57,17 @@ def begin(
     model: ModelConfig = MODEL,
     train: TrainConfig | None = None,
     optimizer: OptimizerConfig = OPTIMIZER,
+    context_attention: ContextAttention = "auto",
 ) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
-    outline = parameters.outline(model, means(mesh, model))
+    outline = parameters.outline(model, means(mesh, model, context_attention))
     tx = make_optimizer(optimizer, train.steps, outline, mesh)
     schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
-    return Run(mesh, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract))
+    return Run(
+        mesh, outline, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract)
+    )
 
 
 @functools.cache
