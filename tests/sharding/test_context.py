@@ -224,10 +224,10 @@ def test_32768_tokens(form: Any) -> None:
     compare(dict(context=8), form, config, 32768, attention(mesh_of(), config))
 
 
-def temporaries(context: int, length: int, form: Any = "auto") -> int:
+def temporaries(context: int, length: int) -> int:
     """Bytes on a device beside arguments and results, of attention and its gradients."""
     config, mesh = small_config(num_heads=8, num_kv_heads=2, head_dim=16), mesh_of(context=context)
-    on_mesh = attention(mesh, config, form)
+    on_mesh = attention(mesh, config)
 
     def like(*shape: int, dtype: Any = jnp.float32) -> Any:
         where = sharding(mesh, ("batch", "length", "heads", "head_dim")[: len(shape)], shape)
@@ -253,7 +253,7 @@ def test_memory_of_a_ring_is_that_of_a_devices_part() -> None:
 
 
 @pytest.mark.parametrize("form", ["ring", "gather"])
-def test_tpus(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tpus(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the compiler of TPUs, which needs none: in a ring, what travels does so meanwhile."""
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
     from jax.experimental import topologies

@@ -65,9 +65,8 @@ def begin(
     schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)
     state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
-    return Run(
-        mesh, outline, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract)
-    )
+    step = make_step(outline, tx, schedule, train, mesh, abstract)
+    return Run(mesh, outline, abstract, state, step)
 
 
 @functools.cache
