@@ -13,7 +13,7 @@ PY := .venv/bin/python
 SETUP := @sh requirements/setup.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-all marathon marathon-data lint format bench lock clean
+.PHONY: help setup setup-dev train test test-all plan-all golden marathon marathon-data lint format bench lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -33,6 +33,12 @@ test: setup-dev ## run the tests, except the long combinations
 
 test-all: setup-dev ## run all tests
 	$(PY) -m pytest $(ARGS)
+
+plan-all: setup ## plan every shipped run on the hardware of its layouts; needs EXTRA=tpu, no TPU; ARGS="--only=llama3_8b"
+	$(PY) -m planning.everywhere $(ARGS)
+
+golden: setup-dev ## write tests/golden/ anew, and show what changed
+	$(PY) -m tests.goldens
 
 marathon: setup-dev ## kill runs at random and compare what they leave; ARGS="--runs=20", "--processes=2", "--gcs"
 	$(PY) -m tests.marathon $(ARGS)

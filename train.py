@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import optax
 from absl import flags
 from jax.sharding import Mesh
 
@@ -31,17 +30,16 @@ from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
-from configs import door
+from configs import door, layouts
 from configs import flags as config_flags
 from data.preparation import Prepared, prepare
 from data.stream import Stream, stream_of
 from data.windows import Windows
-from errors import UserError
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Scorer, make_scorer
-from model import parameters
-from model.decoder import Decoder
 from model.parameters import Params
+from planning.hardware import memory_here, name_here
+from planning.layout import lay_out
 from reporting import environment, outlook, summary
 from reporting.hardware import peak_flops
 from reporting.metrics import METRICS, MetricsFiles
@@ -49,15 +47,10 @@ from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
 from sharding.feed import Feed
-from sharding.means import means
-from sharding.mesh import make_mesh
 from sharding.placement import abstract_rows
-from sharding.table import validate
+from training.assembly import Assembly, assemble
 from training.config import RunConfig
-from training.optimizer import make_optimizer
-from training.schedule import learning_rate
-from training.state import TrainState, abstract_state, fresh_state, shardings_of
-from training.step import make_step
+from training.state import TrainState, fresh_state, shardings_of
 
 CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
@@ -76,7 +69,7 @@ class Run(NamedTuple):
       workdir: where it is kept.
       data: what it reads, and is tested on.
       stream: the batches.
-      outline: the model without its numbers.
+      made: the step, and the model without its numbers.
     """
 
     job: commands.Job
@@ -85,7 +78,7 @@ class Run(NamedTuple):
     workdir: Workdir
     data: Prepared
     stream: Stream
-    outline: Decoder
+    made: Assembly
 
     @property
     def first(self) -> bool:
@@ -106,13 +99,14 @@ class Run(NamedTuple):
 
 def main(job: commands.Job) -> None:
     began = time.perf_counter()
-    config = door.read(CONFIG.value, jax.default_backend())
+    chosen, layout = layouts.applied(CONFIG.value, name_here(), config_flags.given())
+    config = door.read(chosen, jax.default_backend())
+    if layout and job.others.index == 0:
+        print(layout, file=sys.stderr)
     job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
-    mesh = lay_out(config, first=job.others.index == 0)
-    # Now: what is not installed is said at once.
-    computing = means(mesh, config.model, config.mesh.context_attention)
+    mesh = lay_out(config, memory=memory_here())
     lock = workdir.hold() if job.others.index == 0 else None
     try:
         commands.share_compilation_cache(job, workdir.path)
@@ -125,37 +119,12 @@ def main(job: commands.Job) -> None:
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         stream = stream_of(config.data, config.train.batch_size, data)
-        outline = parameters.outline(config.model, computing)
+        made = assemble(config, mesh)
         with workdir.reached():
-            train(Run(job, config, mesh, workdir, data, stream, outline), lock, profile, began)
+            train(Run(job, config, mesh, workdir, data, stream, made), lock, profile, began)
     finally:
         if lock is not None:
             lock.release()
-
-
-def lay_out(config: RunConfig, first: bool) -> Mesh:
-    """The mesh of the run; one that does not fit is refused before anything slow happens.
-
-    The vocabulary is not known yet, but it will be a multiple of vocab_multiple: a mesh that
-    divides that will do.
-
-    Args:
-      config: of the run.
-      first: whether this process says what is to be said of the layout.
-    """
-    outline = parameters.outline(dataclasses.replace(config.model, vocab_size=1))
-    batches = {"evaluation.batch_size": config.evaluation.batch_size}
-    for name, rows in door.batch_sizes(config).items():
-        batches[f"{name} / train.accumulation"] = rows // config.train.accumulation
-    try:
-        mesh = make_mesh(config.mesh)
-        axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-        notes = validate(mesh, axes, shapes, batches, door.sequence_lengths(config))
-    except ValueError as error:
-        raise UserError(f"config.mesh: {error}") from None
-    for note in notes if first else ():
-        print(f"note: {note}", file=sys.stderr)
-    return mesh
 
 
 def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) -> None:
@@ -178,8 +147,6 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     job, config, watch, workdir = run.job, run.config, run.job.watch, run.workdir
     steps, every = config.train.steps, config.evaluation.every
     ran_on = environment.describe()  # now: the code may be changed while it runs
-    tx = make_optimizer(config.optimizer, steps, run.outline, run.mesh)
-    abstract = abstract_state(tx, run.outline, run.mesh)
     with Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save) as checkpoints:
         start, finished = where_it_stands(run, checkpoints)
         progress = Progress(steps, start) if run.first else None
@@ -192,12 +159,12 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
             return
 
         files = begin_files(run, now, None if before is None else start, say)
-        state = first_state(run, checkpoints, start, tx, abstract, say)
-        say(outlook.describe(config, run.data, run.stream, run.mesh, abstract))
+        state = first_state(run, checkpoints, start, say)
+        say(outlook.describe(config, run.data, run.stream, run.mesh, run.made.state))
         for note in outlook.notes(config, run.stream):
             say(note)
         budget = run.held_out(config.evaluation.max_tokens)
-        programs, score = compile_programs(run, start, tx, abstract, budget)
+        programs, score = compile_programs(run, start, budget)
         held_out = HeldOut(score, run.mesh, files, say, watch)
         recorder = make_recorder(run, files, progress, before.tokens if start and before else 0)
 
@@ -321,20 +288,18 @@ def first_state(
     run: Run,
     checkpoints: Checkpoints,
     start: int,
-    tx: optax.GradientTransformation,
-    abstract: TrainState,
     say: Callable[[str], None],
 ) -> TrainState:
     """The state after step `start`: on no device larger than its shard."""
     watch, config = run.job.watch, run.config
     watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
     if start:
-        state = checkpoints.state(start, abstract)
+        state = checkpoints.state(start, run.made.state)
         say(f"resuming after step {start} of {config.train.steps} in {run.workdir}")
         return state
     make = jax.jit(
-        lambda: fresh_state(config.model, tx, config.train.seed),
-        out_shardings=shardings_of(abstract),
+        lambda: fresh_state(config.model, run.made.tx, config.train.seed),
+        out_shardings=shardings_of(run.made.state),
     )
     return make()
 
@@ -342,31 +307,22 @@ def first_state(
 def compile_programs(
     run: Run,
     start: int,
-    tx: optax.GradientTransformation,
-    abstract: TrainState,
     budget: dict[str, Windows],
 ) -> tuple[dict[tuple[int, int], Callable[..., Any]], Scorer]:
     """The steps of training that are to come, by the shape of their batches, and the evaluation."""
-    config, watch, mesh = run.config, run.job.watch, run.mesh
-    step = make_step(
-        run.outline,
-        tx,
-        learning_rate(config.optimizer, config.train.steps),
-        config.train,
-        mesh,
-        abstract,
-    )
+    config, watch, mesh, made = run.config, run.job.watch, run.mesh, run.made
     steps = {}
     for shape, first in run.stream.shapes(start, config.train.steps).items():
         watch.at("compiling the step of {} x {} tokens".format(*shape), watch.bounds.start)
         one_row = run.stream.batch(first, slice(0, 1))
-        steps[shape] = compiled(step, abstract, abstract_rows(mesh, shape[0], one_row))
-    score = make_scorer(run.outline, mesh, shardings_of(abstract.params))
+        steps[shape] = compiled(made.step, made.state, abstract_rows(mesh, shape[0], one_row))
+    params = made.state.params
+    score = make_scorer(made.outline, mesh, shardings_of(params))
     if config.evaluation.every:
         watch.at("compiling the evaluation", watch.bounds.start)
         one_row = next(iter(budget.values())).batch(0, slice(0, 1))
         rows = abstract_rows(mesh, config.evaluation.batch_size, one_row)
-        score = compiled(score, abstract.params, rows)
+        score = compiled(score, params, rows)
     return steps, score
 
 
@@ -419,7 +375,7 @@ def finish(
     """
     watch, workdir, config, data = run.job.watch, run.workdir, run.config, run.data
     watch.at("drawing samples", watch.bounds.start)
-    samples = summary.draw_samples(config, run.outline, params, data, run.mesh)
+    samples = summary.draw_samples(config, run.made.outline, params, data, run.mesh)
     watch.at("writing the report", watch.bounds.save)
     if files is None or progress is None:
         return

@@ -10,6 +10,7 @@ exchange. --python names an interpreter (3.12 or later) that has both:
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,28 +31,23 @@ class Shape(NamedTuple):
     Attributes:
       topology: in libtpu's terms; all chips are along `fsdp`.
       rows, length: sequences on a chip, and their tokens.
-      maxtext_topology, maxtext_model: the same in MaxText's terms.
+      model: what it has besides the Llamas' head size of 128, tables that are not tied, and
+        everything recomputed in the backward pass.
+      maxtext_topology, maxtext_model: the same in MaxText's terms; its v5p-N has N / 2 chips.
     """
 
     topology: str
     rows: int
     length: int
-    vocab: int
-    kv_heads: int
-    mlp: int
+    model: Mapping[str, Any]
     maxtext_topology: str
     maxtext_model: str
 
     def config(self) -> ModelConfig:
-        """The model in Podium's terms: all blocks recomputed in the backward pass."""
+        """The model in Podium's terms."""
         return ModelConfig(
-            vocab_size=self.vocab,
-            num_layers=32,
-            embed_dim=4096,
-            num_heads=32,
-            num_kv_heads=self.kv_heads,
+            **self.model,
             head_dim=128,
-            mlp_dim=self.mlp,
             max_length=self.length,
             tie_embeddings=False,
             dtype="bfloat16",
@@ -60,9 +56,24 @@ class Shape(NamedTuple):
         )
 
 
+_OF_7B = dict(num_layers=32, embed_dim=4096, num_heads=32)
+_OF_8B = dict(vocab_size=128256, num_kv_heads=8, mlp_dim=14336, **_OF_7B)
+_OF_70B = dict(vocab_size=32000, num_layers=80, embed_dim=8192, num_heads=64, num_kv_heads=8)
+
 SHAPES = {
-    "llama2_7b": Shape("v5e:4x4", 2, 2048, 32000, 32, 11008, "v5e-16", "llama2-7b"),
-    "llama3_8b": Shape("v6e:4x4", 1, 8192, 128256, 8, 14336, "v6e-16", "llama3.1-8b"),
+    "llama2_7b": Shape(
+        "v5e:4x4",
+        2,
+        2048,
+        dict(vocab_size=32000, num_kv_heads=32, mlp_dim=11008, **_OF_7B),
+        "v5e-16",
+        "llama2-7b",
+    ),
+    "llama3_8b": Shape("v6e:4x4", 1, 8192, _OF_8B, "v6e-16", "llama3.1-8b"),
+    "llama3_8b_256": Shape("v6e:16x16", 1, 8192, _OF_8B, "v6e-256", "llama3.1-8b"),
+    "llama2_70b": Shape(
+        "v5p:4x4x8", 2, 4096, dict(mlp_dim=28672, **_OF_70B), "v5p-256", "llama2-70b"
+    ),
 }
 
 

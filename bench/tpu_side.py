@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -21,38 +22,29 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPL
 import jax
 from jax.experimental import topologies
 
-from bench import hlo
 from bench.tpu import SHAPES, Shape
+from planning import program
+from planning.topology import parse
 from reporting.environment import describe
-from training.config import OptimizerConfig, OptimizerName, TrainConfig
+from training.config import OptimizerConfig, OptimizerName, RunConfig, TrainConfig
 
 
 def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     """Compiles our step."""
-    import numpy as np
-
-    from model import parameters
+    from data.config import DataConfig
     from sharding.config import MeshConfig
-    from sharding.means import means
     from sharding.mesh import make_mesh
-    from sharding.placement import abstract_rows
-    from training.optimizer import make_optimizer
-    from training.schedule import learning_rate
-    from training.state import abstract_state
-    from training.step import make_step
+    from training.assembly import assemble, lowered
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=shape.topology).devices
+    devices: Any = topologies.get_topology_desc(**parse(shape.topology).libtpu()).devices
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
-    config = OptimizerConfig(name=optimizer)
-    train = TrainConfig(batch_size=shape.rows * len(devices))
-    outline = parameters.outline(shape.config(), means(mesh, shape.config()))
-    tx = make_optimizer(config, train.steps, outline, mesh)
-    state = abstract_state(tx, outline, mesh)
-    step: Any = make_step(outline, tx, learning_rate(config, train.steps), train, mesh, state)
-    ints = ("tokens", "targets", "segments", "positions", "bytes")
-    some = {name: np.zeros((1, shape.length), np.int32) for name in ints}
-    some["weights"] = np.zeros((1, shape.length), np.float32)
-    return step.lower(state, abstract_rows(mesh, train.batch_size, some)).compile()
+    config = RunConfig(
+        model=shape.config(),
+        data=DataConfig(source="python_stdlib", sequence_length=shape.length),
+        optimizer=OptimizerConfig(name=optimizer),
+        train=TrainConfig(batch_size=shape.rows * len(devices)),
+    )
+    return lowered(config, assemble(config, mesh)).compile()
 
 
 def maxtext(shape: Shape) -> Any:
@@ -94,16 +86,27 @@ SIDES: dict[str, Callable[[Shape], Any]] = {
 }
 
 
+def _mesh(compiled: Any) -> Any:
+    """The mesh over which a program's arguments are split."""
+    shardings = jax.tree.leaves(compiled.input_shardings)
+    return next(one.mesh for one in shardings if isinstance(one, jax.sharding.NamedSharding))
+
+
 def main() -> None:
     side, name = sys.argv[1:]
     began = time.perf_counter()
     compiled = SIDES[side](SHAPES[name])
     seconds = time.perf_counter() - began
-    text, memory = compiled.as_text(), compiled.memory_analysis()
     if dump := os.environ.get("DUMP"):
         with open(dump, "w") as file:
-            file.write(text)
-    summary = hlo.summarize(text)
+            file.write(compiled.as_text())
+    found = program.read(compiled, _mesh(compiled))
+    exchanges: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    for one in found.exchanges:
+        exchanges[one.kind] += one.times * one.sent
+        calls[one.kind] += one.times
+    memory = compiled.memory_analysis()
     result = {
         "side": side,
         "config_hash": hashlib.sha256(repr(SHAPES[name].config()).encode()).hexdigest()[:12],
@@ -113,9 +116,11 @@ def main() -> None:
         "aliased": memory.alias_size_in_bytes,
         "compile_s": round(seconds, 1),
         "environment": describe() | {"maxtext": metadata.version("maxtext")},
-        **summary._asdict(),
+        "cycles": found.work.cycles,
+        "kernels": {key: kernel._asdict() for key, kernel in found.work.kernels.items()},
+        "exchanges": dict(exchanges),
+        "exchange_calls": dict(calls),
     }
-    result["kernels"] = {key: kernel._asdict() for key, kernel in summary.kernels.items()}
     print("\n" + json.dumps(result), flush=True)
 
 

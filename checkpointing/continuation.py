@@ -21,7 +21,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         FROZEN: "vocab_size num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim "
         "max_length vocab_multiple norm norm_eps positions rope_theta mlp bias qk_norm "
         "attention_softcap logit_softcap sliding_window tie_embeddings init_std",
-        FREE: "spare_vocab dtype quantization remat scan_unroll logits_mb",
+        FREE: "spare_vocab dtype quantization remat remat_save remat_offload scan_unroll logits_mb",
     },
     "data": {
         FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
@@ -33,6 +33,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     "optimizer": {
         FROZEN: "name beta1 beta2 eps momentum weight_decay clip_norm",
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
+        FREE: "offload",
     },
     "train": {FROZEN: "batch_size seed z_loss", SCHEDULE: "steps", FREE: "accumulation"},
     "evaluation": {FREE: "every max_tokens batch_size stride"},

@@ -1,7 +1,8 @@
 """What every config starts from: each section's defaults, as its dataclass states them.
 
 A run's file calls `base()` and sets what it wants to be different; `corpus()` and `stage()` make
-what goes into config.data.mixture and config.data.stages, by names of its choice. The keys and
+what goes into config.data.mixture and config.data.stages, by names of its choice. config.layouts
+says what some hardware changes (configs/layouts.py). The keys and
 their meaning are those of ModelConfig (model/config.py), DataConfig (data/config.py), MeshConfig
 (sharding/config.py) and the rest of RunConfig (training/config.py).
 """
@@ -16,7 +17,7 @@ from model.config import ModelConfig
 from training.config import RunConfig
 
 AUTO = "auto"
-"""model.dtype: bfloat16 on TPU and GPU, float32 on CPU."""
+"""model.dtype: bfloat16 on TPU and GPU, float32 on CPU. layout: see configs/layouts.py."""
 
 
 def base() -> ConfigDict:
@@ -34,6 +35,8 @@ def base() -> ConfigDict:
     data = DataConfig(source="python_stdlib", sequence_length=512)
     config = ConfigDict(dataclasses.asdict(RunConfig(model=model, data=data)))
     config.model.dtype = AUTO
+    config.layouts = ConfigDict()
+    config.layout = AUTO
     return config
 
 

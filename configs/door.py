@@ -29,6 +29,8 @@ def read(config: ConfigDict, platform: str) -> RunConfig:
       UserError: a value that cannot be or was not given, by its key.
     """
     plain = config.to_dict()
+    for key in ("layout", "layouts"):  # configs/layouts.py has been there
+        plain.pop(key, None)
     for section, values in plain.items():
         for key, value in values.items() if isinstance(values, Mapping) else ():
             if value is None:

@@ -14,7 +14,7 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from configs import keys
 from errors import UserError
 
-_NOT_RUNS = ("__init__", "base", "door", "flags", "keys")  # the other files of configs/
+_NOT_RUNS = ("__init__", "base", "door", "flags", "keys", "layouts")  # the other files of configs/
 
 
 def define(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[Any]:
@@ -30,10 +30,9 @@ class _Parser(ConfigFileFlagParser):
 
     def parse(self, path: str) -> ConfigDict:
         check_file(path)
-        argv = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
         try:
             config = super().parse(path)
-            check_overrides(argv, config)
+            check_overrides(given(), config)
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             # The library puts a whole traceback into the message; its last line says what is wrong.
             raise UserError(f"{path}: {str(error).strip().splitlines()[-1]}") from error
@@ -56,9 +55,15 @@ def runs() -> list[str]:
     return sorted(file.stem for file in files if file.stem not in _NOT_RUNS)
 
 
-def check_overrides(argv: Sequence[str], config: ConfigDict) -> None:
-    """Raises UserError for the first --config.key of `argv` that the config does not have."""
-    for argument in argv:
-        found = re.match(r"--?(?:no)?config\.([^=\[]+)", argument)
-        if found and (line := keys.unknown(found[1], config.to_dict())):
+def given() -> list[str]:
+    """The keys that the command line sets, as --config.key."""
+    argv = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+    found = (re.match(r"--?(?:no)?config\.([^=\[]+)", argument) for argument in argv)
+    return [match[1] for match in found if match]
+
+
+def check_overrides(given: Sequence[str], config: ConfigDict) -> None:
+    """Raises UserError for the first key of `given` that the config does not have."""
+    for key in given:
+        if line := keys.unknown(key, config.to_dict()):
             raise UserError(line)

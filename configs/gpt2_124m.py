@@ -6,9 +6,9 @@
 Data: C4 in English, prepared as docs/data.md says, with a byte-level tokenizer of 50,257 ids; 315
 billion tokens in all.
 
-Hardware: eight devices of 80 GB, each with a copy of the model. Compiled without the hardware,
-XLA's TPU compiler asks for 32.6 GB a chip on eight v5p; for less, raise config.train.accumulation.
-On GPUs neither computed nor measured; on no hardware has it been run.
+Hardware: the layouts below, each device with a copy of the model; `python plan.py
+--config=configs/gpt2_124m.py --topology=v5p:2x2x2` says what each chip holds and how fast it should
+be. It has been run on no hardware.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -42,4 +42,9 @@ def get_config() -> ConfigDict:
     config.evaluation.every = 1000
     config.evaluation.max_tokens = 1_000_000
     config.checkpoint.every = 1000
+    config.layouts = {
+        "v5e-16": {"train": {"accumulation": 4}},
+        "v5p-8": {"train": {"accumulation": 4}},
+        "h100x8": {"train": {"accumulation": 4}},
+    }
     return config

@@ -5,12 +5,9 @@
 
 Data: C4 in English, prepared as docs/data.md says, with a byte-level tokenizer of 128,256 ids.
 
-Hardware: 256 TPU v5e chips, or 64 devices of 80 GB. Parameters and Adam's moments take 96 GB over
-all devices. Heads are split over tensor=8, so that a microbatch of 32 rows will do for 256 chips.
-Compiled without the hardware, XLA's TPU compiler asks for 3.8 GB a chip on 256 v5e (16 GB each) and
-13.5 GB on 64 v5p (95 GB each): there is room to accumulate less. On GPUs neither computed nor
-measured; on no hardware has it been run. batch_size / accumulation must be a multiple of
-data x fsdp.
+Hardware: the layouts below; `python plan.py --config=configs/llama3_8b.py --topology=v5e:16x16`
+says what each chip holds and how fast it should be. It has been run on no hardware.
+batch_size / accumulation must be a multiple of data x fsdp.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -37,14 +34,18 @@ def get_config() -> ConfigDict:
     config.data.sequence_length = 8192
     config.mesh.data = 1
     config.mesh.fsdp = -1
-    config.mesh.tensor = 8
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 2000
     config.train.steps = 100_000
     config.train.batch_size = 512
-    config.train.accumulation = 16
+    config.train.accumulation = 2
     config.evaluation.every = 1000
     config.evaluation.max_tokens = 1_000_000
-    config.evaluation.batch_size = 32
+    config.evaluation.batch_size = 256
     config.checkpoint.every = 1000
+    config.layouts = {
+        "v5e-256": {"train": {"accumulation": 2}},
+        "v6e-256": {"train": {"accumulation": 2}},
+        "v5p-64": {"train": {"accumulation": 4}},
+    }
     return config

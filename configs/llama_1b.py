@@ -5,10 +5,8 @@
 
 Data: C4 in English, prepared as docs/data.md says, with a byte-level tokenizer of 128,256 ids.
 
-Hardware: eight devices of 80 GB, or 16 TPU v5e chips with --config.train.accumulation=16.
-Parameters and Adam's moments take 15 GB over all devices. Compiled without the hardware, XLA's TPU
-compiler asks for 7.0 GB a chip on eight v5p, and for 3.9 GB on 16 v5e (16 GB each). On GPUs
-neither computed nor measured; on no hardware has it been run.
+Hardware: the layouts below; `python plan.py --config=configs/llama_1b.py --topology=v5e:4x4` says
+what each chip holds and how fast it should be. It has been run on no hardware.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -43,4 +41,9 @@ def get_config() -> ConfigDict:
     config.evaluation.max_tokens = 1_000_000
     config.evaluation.batch_size = 32
     config.checkpoint.every = 1000
+    config.layouts = {
+        "v5e-16": {"train": {"accumulation": 8}},
+        "v5p-8": {"train": {"accumulation": 8}},
+        "h100x8": {"train": {"accumulation": 8}},
+    }
     return config

@@ -126,9 +126,9 @@ class Attention(nnx.Module):
         """
         config, dtype = self.config, x_BTD.dtype
         constrain, product = self.means.constrain, self.means.product
-        q_BTNH = product("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
-        k_BTKH = product("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype))
-        v_BTKH = product("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype))
+        q_BTNH = product("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype), "query")
+        k_BTKH = product("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype), "key")
+        v_BTKH = product("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype), "value")
         if config.bias:
             q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
             k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
@@ -169,7 +169,7 @@ class Attention(nnx.Module):
     def _project(self, mixed_BTNH: jax.Array) -> jax.Array:
         """Back to the width of the residual stream: [B, T, D]."""
         dtype = mixed_BTNH.dtype
-        y_BTD = self.means.product("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype))
+        y_BTD = self.means.product("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype), "out")
         if self.config.bias:
             y_BTD = y_BTD + self.out_bias[...].astype(dtype)
         return y_BTD

@@ -10,6 +10,13 @@ Dtype = Literal["float32", "bfloat16"]
 Quantization = Literal["none", "int8", "fp8"]
 Remat = Literal["none", "full", "save_dots", "save_attention"]
 
+PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
+"""Products of a block's activations with weights: [B, T, heads, H], [B, T, F] or [B, T, D]."""
+
+TENSORS = ("block", *PRODUCTS, "attention")
+"""What of a block can be kept for the backward pass. Beside the products: what comes into it,
+[B, T, D], and what attention gives, with what its own backward pass needs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -45,6 +52,8 @@ class ModelConfig:
         and backward (`make setup QUANTIZATION=1`): "int8", or "fp8" for hardware that has it.
       remat: what the backward pass recomputes: nothing ("none"), the whole block ("full"), all
         but matrix products ("save_dots"), all but attention ("save_attention").
+      remat_save: tensors of a block that are kept beside those, by their names in TENSORS.
+      remat_offload: tensors of a block that wait for the backward pass in the host's memory.
       scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
       logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
         loss, and half as much of their gradient. Larger parts of the sequence read the table, and
@@ -76,6 +85,8 @@ class ModelConfig:
     dtype: Dtype = "float32"
     quantization: Quantization = "none"
     remat: Remat = "none"
+    remat_save: tuple[str, ...] = ()
+    remat_offload: tuple[str, ...] = ()
     scan_unroll: int = 1
     logits_mb: int = 128
 
@@ -95,6 +106,12 @@ class ModelConfig:
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even head size")
+        for key in ("remat_save", "remat_offload"):
+            for name in (names := getattr(self, key)):
+                if name not in TENSORS:
+                    raise ValueError(f"{key}={list(names)}: choose of {', '.join(TENSORS)}")
+            if names and self.remat == "none":
+                raise ValueError(f"{key}={list(names)}: with remat='none' everything is kept")
         if self.num_layers % self.scan_unroll:
             raise ValueError(
                 f"scan_unroll={self.scan_unroll} does not divide num_layers={self.num_layers}"

@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from model import remat
 from model.attention import Attention, KeyValues
 from model.config import ModelConfig
 from model.layers import (
@@ -17,12 +19,6 @@ from model.layers import (
     weight,
 )
 from model.mlp import Mlp
-
-_POLICIES = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "save_dots": jax.checkpoint_policies.save_only_these_names("product", "attention"),
-    "save_attention": jax.checkpoint_policies.save_only_these_names("attention"),
-}
 
 _WHOLE = ("batch", "length", "act_embed")
 _BETWEEN = ("batch", "act_length", "act_embed")
@@ -47,6 +43,7 @@ class Block(nnx.Module):
         past: KeyValues | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, KeyValues | None]:
+        x_BTD = checkpoint_name(x_BTD, "block")
         normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
         mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
         x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)
@@ -122,7 +119,7 @@ class Decoder(nnx.Module):
             # Two loops share no common subexpressions; where all layers are unrolled there is no
             # loop, and what is recomputed would be merged with what it was computed from.
             unrolled = config.scan_unroll == config.num_layers
-            layer = jax.checkpoint(layer, policy=_POLICIES[config.remat], prevent_cse=unrolled)
+            layer = jax.checkpoint(layer, policy=remat.policy(config), prevent_cse=unrolled)
         with matmul_precision(config):
             x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
         if cache is not None:

@@ -49,9 +49,9 @@ class Means(NamedTuple):
     attend: Attend | None = None
     multiply: Multiply = einsum
 
-    def product(self, equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
-        """`multiply`, with a name that remat can keep."""
-        return checkpoint_name(self.multiply(equation, x, w), "product")
+    def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
+        """`multiply`, with its name in TENSORS (model/config.py)."""
+        return checkpoint_name(self.multiply(equation, x, w), name)
 
 
 ON_ONE = Means()
@@ -98,7 +98,28 @@ class Norm(nnx.Module):
         y = y * self.scale[...]
         if self.bias is not None:
             y = y + self.bias[...]
-        return y.astype(x.dtype)
+        return apart(y.astype(x.dtype))
+
+
+@jax.custom_vjp
+def apart(x: jax.Array) -> jax.Array:
+    """x, whose gradient is written to memory before anything is made of it.
+
+    Of itself XLA lets the product that the gradient of a norm's output comes from also sum the
+    gradient of its scale over the tokens: on TPUs that makes the product 1.7 times as long.
+    """
+    return x
+
+
+def _forward(x: jax.Array) -> tuple[jax.Array, None]:
+    return x, None
+
+
+def _backward(_: None, grad: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.optimization_barrier(grad),)
+
+
+apart.defvjp(_forward, _backward)
 
 
 def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> jax.Array:
@@ -107,9 +128,30 @@ def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> jax.A
     return positions_BT[..., None].astype(jnp.float32) * frequencies
 
 
+@jax.custom_vjp
 def rotate(x_BTNH: jax.Array, angles: jax.Array) -> jax.Array:
-    """Rotates the pairs (i, i + H / 2) of each head by `angles` [B, T, H / 2]; keeps dtype."""
-    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
-    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    """Rotates the pairs (i, i + H / 2) of each head by `angles` [B, T, H / 2]; keeps dtype.
+
+    The products are taken in float32, and rounded once; halves change places in x's own dtype. The
+    angles have no gradient.
+    """
+    return _rotated(x_BTNH, jnp.cos(angles), jnp.sin(angles))
+
+
+def _rotated(x_BTNH: jax.Array, cos_BTh: jax.Array, sin_BTh: jax.Array) -> jax.Array:
+    first, second = jnp.split(x_BTNH, 2, axis=-1)
+    across_BTNH = jnp.concatenate([-second, first], axis=-1)
+    cos, sin = (jnp.tile(part, 2)[:, :, None] for part in (cos_BTh, sin_BTh))
+    turned = x_BTNH.astype(jnp.float32) * cos + across_BTNH.astype(jnp.float32) * sin
     return turned.astype(x_BTNH.dtype)
+
+
+def _rotate(x_BTNH: jax.Array, angles: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return rotate(x_BTNH, angles), angles
+
+
+def _rotate_back(angles: jax.Array, grad_BTNH: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _rotated(grad_BTNH, jnp.cos(angles), -jnp.sin(angles)), jnp.zeros_like(angles)
+
+
+rotate.defvjp(_rotate, _rotate_back)

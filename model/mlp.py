@@ -28,14 +28,15 @@ class Mlp(nnx.Module):
         """x_BTD: input, already normalised. Returns [B, T, D] in its dtype."""
         dtype, bias = x_BTD.dtype, self.config.bias
 
-        def project(x: jax.Array, w: nnx.Param, b: nnx.Param | None) -> jax.Array:
-            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype))
-            return y if b is None else y + b[...].astype(dtype)
+        def project(x: jax.Array, name: str) -> jax.Array:
+            w: nnx.Param = getattr(self, name)
+            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype), name)
+            return y + getattr(self, f"{name}_bias")[...].astype(dtype) if bias else y
 
-        h_BTF = project(x_BTD, self.up, self.up_bias if bias else None)
+        h_BTF = project(x_BTD, "up")
         if self.config.mlp == "swiglu":
-            h_BTF = jax.nn.silu(project(x_BTD, self.gate, self.gate_bias if bias else None)) * h_BTF
+            h_BTF = jax.nn.silu(project(x_BTD, "gate")) * h_BTF
         else:
             h_BTF = jax.nn.gelu(h_BTF, approximate=True)
         h_BTF = self.means.constrain(h_BTF, ("batch", "length", "mlp"))
-        return project(h_BTF, self.down, self.down_bias if bias else None)
+        return project(h_BTF, "down")

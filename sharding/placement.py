@@ -1,11 +1,12 @@
 """Activations and host arrays onto the mesh."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from sharding.table import sharding, ways
 
@@ -38,6 +39,37 @@ def spreader(mesh: Mesh) -> Spread:
         return y[: x.shape[0]]
 
     return spread
+
+
+def on_hosts(tree: Any) -> Any:
+    """Abstract arrays, placed in the memory of the hosts that have their devices.
+
+    Numbers alone stay on the devices.
+    """
+
+    def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if not leaf.ndim:
+            return leaf
+        where = leaf.sharding.with_memory_kind("pinned_host")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    return jax.tree.map(place, tree)
+
+
+def on_devices(tree: Any, where: Any) -> Any:
+    """Arrays of a program that is traced, in the memory of the devices.
+
+    Args:
+      tree: of arrays.
+      where: tree of the same form of their shardings; those that are in it already stay.
+    """
+
+    def place(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if sharding.memory_kind in (None, "device"):
+            return x
+        return jax.device_put(x, sharding.with_memory_kind("device"))
+
+    return jax.tree.map(place, tree, where)
 
 
 def place_rows(

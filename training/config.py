@@ -33,6 +33,7 @@ class OptimizerConfig:
       momentum: Muon's.
       weight_decay: on matrices and embeddings, not on norm scales and biases.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
+      offload: between steps its state waits in the memory of the hosts.
     """
 
     name: OptimizerName = "adamw"
@@ -47,6 +48,7 @@ class OptimizerConfig:
     momentum: float = 0.95
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    offload: bool = False
 
     def __post_init__(self) -> None:
         for name in ("warmup_steps", "decay_steps", "weight_decay", "clip_norm"):

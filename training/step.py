@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from model import parameters
 from model.decoder import Decoder
 from sharding.compiler import options
+from sharding.placement import on_devices
 from sharding.table import sharding
 from training.config import TrainConfig
 from training.loss import Sums, batch_sums, means
@@ -86,11 +87,15 @@ def make_step(
       (before clipping), parameter norm (after the update) and learning rate (float32).
     """
 
+    where = shardings_of(state)
+    alone = sharding(mesh, ())
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, sums = gradients(
             model, state.params, batch, config.accumulation, config.z_loss, mesh
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        opt_state = on_devices(state.opt_state, where.opt_state)
+        updates, opt_state = tx.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
             **means(sums),
@@ -100,8 +105,6 @@ def make_step(
         }
         return TrainState(params, opt_state, state.step + 1), metrics
 
-    where = shardings_of(state)
-    alone = sharding(mesh, ())
     return jax.jit(
         step,
         in_shardings=(where, sharding(mesh, ("batch",))),

@@ -5,33 +5,29 @@ import math
 
 import jax
 import pytest
-from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from configs import door, flags
-from model import parameters
-from sharding.config import AXES
-from sharding.means import means
+from planning.hardware import devices_of
+from planning.layout import check
 from sharding.mesh import make_mesh
-from sharding.table import sharding, validate
+from sharding.table import sharding
+from tests import goldens
 from tests.training.sharded import batch as some_batch
+from training.assembly import assemble
 from training.config import RunConfig
-from training.optimizer import make_optimizer
-from training.schedule import learning_rate
-from training.state import abstract_state
-from training.step import make_step
 
-DEVICES = {  # that each docstring names
-    "books": (1,),
-    "gpt2_124m": (8,),
-    "llama3_8b": (64, 256),
-    "llama_1b": (8, 16),
-    "mixture": (1,),
-    "python_stdlib": (1,),
-    "tfds_text": (1,),
-    "tiny": (1, 8),
+HERE = ("books", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
+PLACES = goldens.places()
+RUNS = flags.runs()
+PARAMETERS = {  # as published
+    "gpt2_124m": 124e6,
+    "llama2_7b": 6.74e9,
+    "llama2_70b": 69.0e9,
+    "llama3_405b": 405.9e9,
+    "llama3_8b": 8.03e9,
+    "llama_1b": 1.24e9,
 }
-PARAMETERS = {"gpt2_124m": 124e6, "llama3_8b": 8.03e9, "llama_1b": 1.24e9}  # as published
 
 
 def config_of(name: str) -> ConfigDict:
@@ -45,49 +41,32 @@ def run_of(name: str) -> RunConfig:
     return door.with_vocabulary(door.read(config, "tpu"), config.data.tokenizer_vocab_size)
 
 
-def batches(run: RunConfig) -> dict[str, int]:
-    return {
-        "train.batch_size": run.train.batch_size // run.train.accumulation,
-        "evaluation.batch_size": run.evaluation.batch_size,
-    }
+def test_every_run_has_layouts_or_is_for_one_device():
+    assert {name for name, _ in PLACES} | set(HERE) == set(RUNS)
 
 
-def test_every_run_is_here():
-    assert flags.runs() == sorted(DEVICES)
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_it_fits_the_hardware_of_its_layouts(place):
+    assert check(goldens.run_on(*place), devices_of(place[1])) == ()
 
 
-@pytest.mark.parametrize("name", DEVICES)
-def test_it_fits_the_devices_it_promises(name):
-    run = run_of(name)
-    outline = parameters.outline(run.model)
-    axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
-    for devices in DEVICES[name]:
-        sizes = run.mesh.sizes(devices)
-        mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES)
-        validate(mesh, axes, shapes, batches(run))
-
-
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", RUNS)
 def test_its_step_is_traced_on_eight_devices(name):
     """The whole step by shapes alone: parameters, optimizer, gradients, nothing in memory."""
     run = run_of(name)
     rows, length, eight = run.train.batch_size, run.data.sequence_length, len(jax.devices())
     if rows // run.train.accumulation % eight:  # books and python_stdlib are for one device
-        assert DEVICES[name] == (1,)
+        assert name in HERE
         eight = 1
     mesh = make_mesh(run.mesh, jax.devices()[:eight])
-    outline = parameters.outline(run.model, means(mesh, run.model))
-    tx = make_optimizer(run.optimizer, run.train.steps, outline, mesh)
-    schedule = learning_rate(run.optimizer, run.train.steps)
-    state = abstract_state(tx, outline, mesh)
+    made = assemble(run, mesh)
+    state = made.state
     by_rows = sharding(mesh, ("batch",))
     batch = {
         key: jax.ShapeDtypeStruct((rows, length), values.dtype, sharding=by_rows)
         for key, values in some_batch(0).items()
     }
-    after, metrics = jax.eval_shape(
-        make_step(outline, tx, schedule, run.train, mesh, state), state, batch
-    )
+    after, metrics = jax.eval_shape(made.step, state, batch)
     jax.tree.map(lambda a, b: None if same(a, b) else pytest.fail(f"{a} became {b}"), state, after)
     assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
@@ -99,13 +78,13 @@ def same(a: jax.ShapeDtypeStruct, b: jax.ShapeDtypeStruct) -> bool:
     return (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
-@pytest.mark.parametrize("name", ["gpt2_124m", "llama_1b", "llama3_8b"])
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_a_run_whose_vocabulary_is_given_needs_a_tokenizer(name):
     with pytest.raises(door.UserError, match=r"config\.data\.tokenizer is not set: .* ids: give"):
         door.read(config_of(name), "cpu")
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", RUNS)
 def test_its_docstring_has_its_command(name):
     doc = importlib.import_module(f"configs.{name}").__doc__ or ""
     assert f"python train.py --config=configs/{name}.py --workdir=runs/" in doc

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from model import parameters
+from model.layers import rotate
 from tests.jaxprs import equations
 from tests.model.conftest import lively, runner, small_config
 from tests.model.reference import reference_logits
@@ -66,6 +67,47 @@ def test_packed_documents_equal_the_documents_alone(kind):
 @pytest.mark.parametrize("remat", ["full", "save_dots", "save_attention"])
 def test_remat_changes_no_gradient(remat):
     _same_gradients(small_config(remat=remat))
+
+
+@pytest.mark.parametrize("kept", [{}, {"remat_save": ("gate", "query")}])
+def test_what_waits_in_the_hosts_memory_changes_no_gradient(kept):
+    _same_gradients(small_config(remat="full", remat_offload=("block", "attention"), **kept))
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"remat": "full"}, set()),
+        ({"remat": "full", "remat_save": ("up", "block")}, {"up", "block"}),
+        ({"remat": "save_attention", "remat_save": ("query",)}, {"attention", "query"}),
+    ],
+)
+def test_remat_keeps_what_it_is_told_to(config, names):
+    """What the forward scan stacks of its layers: beside what it must, the named and no more."""
+
+    def stacked(config):
+        outline = parameters.outline(config)
+        loss = jax.grad(lambda p: (parameters.bind(outline, p)(*row(16)) ** 2).sum())
+        forward = next(equations(jax.make_jaxpr(loss)(parameters.shapes(outline)), "scan"))
+        return len(forward.outvars) - forward.params["num_carry"]
+
+    more = stacked(small_config(**config)) - stacked(small_config(remat="full"))
+    assert more == len(names - {"block"})  # that is what comes in, and kept anyhow
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            {"remat": "full", "remat_save": ("gat",)},
+            r"remat_save=\['gat'\]: choose of block, query",
+        ),
+        ({"remat_offload": ("gate",)}, r"remat_offload=\['gate'\]: with remat='none' everything"),
+    ],
+)
+def test_remat_that_cannot_be(config, says):
+    with pytest.raises(ValueError, match=says):
+        small_config(**config)
 
 
 def test_scan_unroll_changes_no_gradient():
@@ -169,3 +211,22 @@ def test_every_parameter_names_its_axes(kind):
 def test_impossible_shapes_are_refused(change, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         small_config(**change)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rotation_and_its_gradient_are_rounded_once(dtype):
+    """To the bit those of the formula in float32."""
+
+    def written_out(x_BTNH, angles):
+        cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+        first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+        turned = [first * cos - second * sin, second * cos + first * sin]
+        return jnp.concatenate(turned, axis=-1).astype(x_BTNH.dtype)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, grad = (jax.random.normal(key, (2, 16, 4, 8), dtype) for key in keys[:2])
+    angles = 9 * jax.random.normal(keys[2], (2, 16, 4))
+    found, back = jax.vjp(lambda x: rotate(x, angles), x)
+    expected, expected_back = jax.vjp(lambda x: written_out(x, angles), x)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(back(grad)[0], expected_back(grad)[0])

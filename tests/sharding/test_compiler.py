@@ -35,7 +35,7 @@ def test_xla_refuses_others() -> None:
 
 
 def test_what_the_user_says_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "xla_gpu_enable_pipelined_all_gather"
+    name = "xla_gpu_enable_latency_hiding_scheduler"
     assert compiler.options(mesh("gpu"))[name]
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/x --{name}=false")
     assert name not in compiler.options(mesh("gpu"))

@@ -1,10 +1,11 @@
 """Sizes of the mesh axes, and refusals."""
 
 import jax
+import numpy as np
 import pytest
 
 from sharding.config import AXES, RESERVED, MeshConfig, decoding_mesh
-from sharding.mesh import make_mesh
+from sharding.mesh import make_mesh, over_slices
 
 
 def sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
@@ -61,3 +62,38 @@ def test_mesh_has_every_axis_and_every_device():
     assert dict(mesh.shape) == {**dict.fromkeys(AXES, 1), "data": 2, "fsdp": 2, "tensor": 2}
     assert set(mesh.devices.flat) == set(jax.devices())
     assert make_mesh(MeshConfig(data=2, fsdp=1), jax.devices()[:2]).size == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "slices", "expected"),
+    [
+        (dict(data=2, fsdp=8), 2, dict(data=2)),
+        (dict(fsdp=16), 2, dict(fsdp=2)),
+        (dict(data=2, fsdp=8), 4, dict(data=2, fsdp=2)),
+        (dict(pipeline=2, data=3, fsdp=4), 6, dict(pipeline=2, data=3)),
+        (dict(fsdp=8, tensor=2), 1, {}),
+    ],
+)
+def test_the_outermost_axes_go_from_slice_to_slice(given, slices, expected):
+    ones = dict.fromkeys(AXES, 1)
+    assert over_slices({**ones, **given}, slices) == {**ones, **expected}
+
+
+def test_what_does_not_spread_over_the_slices():
+    with pytest.raises(ValueError, match=r"data=1 x fsdp=3 do not spread over 2 slices: make one"):
+        over_slices({**dict.fromkeys(AXES, 1), "fsdp": 3, "tensor": 2}, 2)
+
+
+def test_each_slice_has_whole_what_exchanges_most():
+    """Chips of two slices, as libtpu describes them: tensor and fsdp stay inside one."""
+    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(
+        platform="tpu", topology_name="v5e:2x4", num_slices=2
+    ).devices
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4, tensor=2), devices)
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    along = slices.reshape([mesh.shape[axis] for axis in AXES])
+    assert (along == along[:, :, :1, :, :, :1]).all()
+    assert (along[:, 0] != along[:, 1]).all()

@@ -1,0 +1,49 @@
+"""The shape of Llama 2 70B (Touvron et al. 2023): 69.0 B parameters, grouped-query attention.
+
+    python train.py --config=configs/llama2_70b.py --workdir=runs/llama2_70b \
+      --config.data.data_dir=DIR --config.data.tokenizer=PATH/tokenizer.json
+
+Data: C4 in English, prepared as docs/data.md says, with a tokenizer of 32,000 ids; 4.2 million
+tokens a step.
+
+Hardware: the layouts below; `python plan.py --config=configs/llama2_70b.py --topology=v5p:8x8x8`
+says what each chip holds and how fast it should be. It has been run on no hardware.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from configs.base import base
+
+
+def get_config() -> ConfigDict:
+    config = base()
+    config.model.vocab_size = 32000
+    config.model.num_layers = 80
+    config.model.embed_dim = 8192
+    config.model.num_heads = 64
+    config.model.num_kv_heads = 8
+    config.model.head_dim = 128
+    config.model.mlp_dim = 28672
+    config.model.max_length = 4096
+    config.model.tie_embeddings = False
+    config.model.remat = "full"
+    config.model.logits_mb = 512
+    config.data.source = "tfds:c4/en"
+    config.data.tokenizer = config_dict.placeholder(str)
+    config.data.sequence_length = 4096
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    config.optimizer.learning_rate = 1.5e-4
+    config.optimizer.warmup_steps = 2000
+    config.train.steps = 480_000
+    config.train.batch_size = 1024
+    config.train.accumulation = 1
+    config.evaluation.every = 1000
+    config.evaluation.max_tokens = 1_000_000
+    config.evaluation.batch_size = 512
+    config.checkpoint.every = 500
+    config.layouts = {
+        "v5p-128": {"train": {"accumulation": 4}},
+        "v5p-512": {"train": {"accumulation": 1}},
+    }
+    return config

@@ -1,0 +1,181 @@
+"""What devices exchange in a step: each exchange a named line with its bytes and its formula.
+
+Letters are those of planning/layout.py. `whole` is what a device has after an all-gather or before
+a reduce-scatter; of an all-to-all, what it has before and after.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from planning.analytic import remat
+from planning.analytic.layout import Layout, Parameter
+from planning.analytic.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
+from planning.torus import Links, links
+from sharding.table import mesh_axes
+
+Axes = tuple[str, ...]
+
+
+class Exchange(NamedTuple):
+    """One kind of exchange along some mesh axes.
+
+    Attributes:
+      phase: of planning.analytic.work.PHASES.
+      half: of a block, whose products can hide it; "" of what all products of the phase can.
+      name: of what.
+      kind: all-gather, reduce-scatter, all-reduce or all-to-all.
+      axes: mesh axes, along which it goes at once.
+      whole: bytes of each; see the module.
+      times: how many in a step.
+      formula: of `whole`.
+    """
+
+    phase: str
+    half: str
+    name: str
+    kind: str
+    axes: Axes
+    whole: float
+    times: int
+    formula: str
+
+    def received(self, over: Links) -> float:
+        """Bytes that come into a device in a step."""
+        return self.times * over.received(self.kind, self.whole)
+
+    def seconds(self, over: Links) -> float:
+        """Time of all of them in a step, if nothing else is on their links."""
+        return self.times * over.seconds(self.kind, self.whole)
+
+
+def exchanges(layout: Layout) -> tuple[Exchange, ...]:
+    """All exchanges of a step, but for scalars and token ids."""
+    return tuple(line for term in TERMS for line in term(layout) if line.axes and line.whole)
+
+
+def links_of(layout: Layout, lines: Iterable[Exchange]) -> dict[Axes, Links]:
+    """The links of all axes that are exchanged along; the chip must be known."""
+    return {
+        axes: links(layout.topology, layout.sizes, axes)
+        for axes in dict.fromkeys(line.axes for line in lines)
+    }
+
+
+def _axes(layout: Layout, name: str, size: int | None = None) -> Axes:
+    return mesh_axes(layout.mesh, name, size)  # type: ignore[arg-type]  # of a mesh it reads sizes
+
+
+def _added_up(parameters: Iterable[Parameter], by: str, what: str) -> dict[Axes, int]:
+    """Elements (`what` of Parameter) of all that go along the same axes (`by` of Parameter)."""
+    found: dict[Axes, int] = {}
+    for parameter in parameters:
+        axes = getattr(parameter, by)
+        found[axes] = found.get(axes, 0) + getattr(parameter, what)
+    return found
+
+
+def _blocks(layout: Layout) -> list[Exchange]:
+    """Weights of the blocks: gathered for each pass, their gradients scattered and summed."""
+    a, times = layout.itemsize, layout.layers * layout.microbatches
+    blocks = [p for p in layout.parameters if p.in_blocks]
+    weights = [p for p in blocks if "norm" not in p.axes]
+    lines = []
+    for axes, elements in _added_up(
+        (p for p in weights if p.gathered), "gathered", "whole"
+    ).items():
+        size, formula = a * elements / layout.layers, "a x weights of a block"
+        lines += [
+            Exchange(FORWARD, "", "weights", "all-gather", axes, size, times, formula),
+            Exchange(BACKWARD, "", "weights, again", "all-gather", axes, size, times, formula),
+            Exchange(BACKWARD, "", "gradients", "reduce-scatter", axes, size, times, formula),
+        ]
+    for axes, elements in _added_up(weights, "summed", "held").items():
+        size, formula = a * elements / layout.layers, "a x shards of a block"
+        lines.append(Exchange(BACKWARD, "", "gradients", "all-reduce", axes, size, times, formula))
+    norms = [p for p in blocks if "norm" in p.axes]
+    for axes, elements in _added_up(norms, "summed", "held").items():
+        size, formula = 4 * elements / layout.layers, "4 x scales and biases"
+        lines.append(
+            Exchange(BACKWARD, "", "gradients of norms", "all-reduce", axes, size, times, formula)
+        )
+    return lines
+
+
+def _residual_stream(layout: Layout) -> list[Exchange]:
+    """Along `tensor`: whole rows before the products of each half of a block, parts after them.
+
+    Where the length is not divided, sums stay whole: an all-reduce instead of both.
+    """
+    length = layout.run.data.sequence_length
+    along = set(_axes(layout, "length", length))
+    split = tuple(a for a in _axes(layout, "act_length", length) if a not in along)
+    axes = split or _axes(layout, "heads")
+    whole = layout.rows * layout.length * layout.run.model.embed_dim * layout.itemsize
+    gather, scatter = ("all-gather", "reduce-scatter") if split else ("", "all-reduce")
+    every: dict[str, tuple[str, ...]] = {ATTENTION: (gather, scatter), MLP: (gather, scatter)}
+    phases = {FORWARD: every, AGAIN: {}, BACKWARD: every}
+    model = layout.run.model
+    if model.remat != "none":  # with the norms their results are gathered again
+        sums = (scatter,) if "out" in remat.again(model) else ()
+        phases[AGAIN] = {ATTENTION: (gather, *sums), MLP: (gather,)}
+    times = layout.layers * layout.microbatches
+    return [
+        Exchange(phase, half, "activations", kind, axes, whole, times, "B T D a")
+        for phase, halves in phases.items()
+        for half, kinds in halves.items()
+        for kind in kinds
+        if kind
+    ]
+
+
+def _tables(layout: Layout) -> list[Exchange]:
+    """The output projection gathered once a microbatch, its gradient scattered once in float32;
+    the embedding by its columns: activations travel, not the table.
+
+    libtpu makes an all-reduce of that scatter where the chips lie along `fsdp` alone, with twice
+    the bytes (docs/performance.md).
+    """
+    a, n = layout.itemsize, layout.microbatches
+    tables = {p.name: p for p in layout.parameters if "vocab" in p.axes}
+    head = tables.get("unembedding", tables["embedding"])
+    features = layout.rows * layout.length * layout.run.model.embed_dim
+    length = layout.run.data.sequence_length
+    along = set(_axes(layout, "length", length))
+    split = tuple(x for x in _axes(layout, "act_length", length) if x not in along)
+    vocab = _axes(layout, "vocab", layout.run.model.padded_vocab_size)
+    embed = tables["embedding"].gathered
+    looked_up = layout.rows * layout.between * layout.run.model.embed_dim
+    lines = [
+        Exchange(HEAD, "", "table", "all-gather", head.gathered, a * head.whole, n, "V D a"),
+        Exchange(
+            HEAD, "", "its gradient", "reduce-scatter", head.gathered, 4 * head.whole, n, "4 V D"
+        ),
+        Exchange(HEAD, "", "features", "all-gather", split, a * features, n, "B T D a"),
+        Exchange(HEAD, "", "gradient of features", "all-reduce", vocab, a * features, n, "B T D a"),
+        Exchange(HEAD, "", "embedded", "all-to-all", embed, a * looked_up, n, "B T D a"),
+        Exchange(
+            HEAD, "", "gradient of embedded", "all-to-all", embed, 4 * looked_up, n, "4 B T D"
+        ),
+    ]
+    return lines + [
+        Exchange(HEAD, "", f"{name}'s gradient", "all-reduce", p.summed, 4 * p.held, n, "4 V D")
+        for name, p in tables.items()
+    ]
+
+
+def _muon(layout: Layout) -> list[Exchange]:
+    """Matrices to the device that makes them orthogonal, and back."""
+    if layout.run.optimizer.name != "muon":
+        return []
+    held = sum(p.held for p in layout.parameters if p.in_blocks and "embed" in p.axes)
+    axes, size = _axes(layout, "stack"), layout.itemsize * held
+    return [
+        Exchange(UPDATE, "", "matrices to Muon", "all-to-all", axes, size, 1, "a x shards"),
+        Exchange(UPDATE, "", "matrices from Muon", "all-to-all", axes, size, 1, "a x shards"),
+    ]
+
+
+Term = Callable[[Layout], list[Exchange]]
+TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _tables, _muon)
+"""Other exchanges (keys and values round a ring along `context`, tokens to experts, activations
+from stage to stage) are other ones of these."""

@@ -1,0 +1,200 @@
+"""A run laid over its hardware: what each device has of every dimension.
+
+Letters are those of model/__init__.py; here they count what one device has. B are the rows and T
+their tokens that go through the model at once (a microbatch), a the bytes of a number in the dtype
+that matrices are multiplied in.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType
+
+from errors import UserError
+from model import parameters
+from planning.topology import Topology
+from sharding.config import AXES
+from sharding.table import mesh_axes
+from training.config import RunConfig
+from training.optimizer import make_optimizer
+from training.state import TrainState, abstract_state
+
+
+class Parameter(NamedTuple):
+    """A parameter, as it is exchanged.
+
+    Attributes:
+      name: dotted.
+      axes: its logical axes.
+      shape: of all of it.
+      held: elements on a device.
+      gathered: mesh axes along which it is gathered to be multiplied with: those that split both
+        it and the tokens. (Experts stay where they are: tokens go to them.)
+      whole: elements on a device when it is.
+      summed: mesh axes that split the tokens and not it: its gradient is summed along them.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    held: int
+    gathered: tuple[str, ...]
+    whole: int
+    summed: tuple[str, ...]
+
+    @property
+    def in_blocks(self) -> bool:
+        return self.axes[0] == "layers"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """See the module. `of` makes one.
+
+    Attributes:
+      run: its model must have its vocabulary.
+      topology: what it runs on.
+      sizes: of each mesh axis.
+    """
+
+    run: RunConfig
+    topology: Topology
+    sizes: Mapping[str, int]
+
+    @functools.cached_property
+    def mesh(self) -> AbstractMesh:
+        """The mesh, without devices: shardings follow from it, arrays cannot be made."""
+        sizes = tuple(self.sizes[axis] for axis in AXES)
+        return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+    def ways(self, name: str, size: int | None = None) -> int:
+        """In how many parts the table splits a dimension of this logical axis and size."""
+        axes = mesh_axes(self.mesh, name, size)  # type: ignore[arg-type]  # of a mesh it reads sizes
+        return math.prod(self.sizes[axis] for axis in axes)
+
+    @property
+    def microbatches(self) -> int:
+        return self.run.train.accumulation
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        rows = self.run.train.batch_size // self.microbatches
+        return max(rows // self.ways("batch", rows), 1)
+
+    @property
+    def length(self) -> int:
+        """T, where attention needs the rows whole (but for `context`)."""
+        length = self.run.data.sequence_length
+        return length // self.ways("length", length)
+
+    @property
+    def between(self) -> int:
+        """T between the blocks, where nothing looks along the length."""
+        length = self.run.data.sequence_length
+        return length // self.ways("act_length", length)
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return self.run.model.num_layers // self.ways("layers", self.run.model.num_layers)
+
+    @property
+    def heads(self) -> int:
+        """N."""
+        return self.run.model.num_heads // self.ways("heads", self.run.model.num_heads)
+
+    @property
+    def kv_heads(self) -> int:
+        """K."""
+        return self.run.model.num_kv_heads // self.ways("kv_heads", self.run.model.num_kv_heads)
+
+    @property
+    def hidden(self) -> int:
+        """F."""
+        return self.run.model.mlp_dim // self.ways("mlp", self.run.model.mlp_dim)
+
+    @property
+    def vocab(self) -> int:
+        """V."""
+        vocab = self.run.model.padded_vocab_size
+        return vocab // self.ways("vocab", vocab)
+
+    @property
+    def itemsize(self) -> int:
+        """a."""
+        return int(jnp.dtype(self.run.model.dtype).itemsize)
+
+    @property
+    def tokens(self) -> int:
+        """Of a step, over all devices."""
+        return self.run.train.batch_size * self.run.data.sequence_length
+
+    @functools.cached_property
+    def state(self) -> TrainState:
+        """Shapes, dtypes and shardings of what training carries from step to step."""
+        outline = _outline(self.run.model)
+        optimizer, steps = self.run.optimizer, self.run.train.steps
+        tx = make_optimizer(optimizer, steps, outline, self.mesh)  # type: ignore[arg-type]
+        return abstract_state(tx, outline, self.mesh)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        outline = _outline(self.run.model)
+        axes = jax.tree_util.tree_flatten_with_path(
+            parameters.logical_axes(outline), is_leaf=lambda a: isinstance(a, tuple)
+        )[0]
+        shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(parameters.shapes(outline))]
+        return tuple(
+            self._parameter(".".join(str(key.key) for key in path), names, shape)
+            for (path, names), shape in zip(axes, shapes, strict=True)
+        )
+
+    def _parameter(self, name: str, axes: tuple[str, ...], shape: tuple[int, ...]) -> Parameter:
+        split = {
+            axis: named
+            for named, size in zip(axes, shape, strict=True)
+            for axis in mesh_axes(self.mesh, named, size)  # type: ignore[arg-type]
+        }
+        of_tokens = [
+            axis
+            for named in ("batch", "length")
+            for axis in mesh_axes(self.mesh, named, None)  # type: ignore[arg-type]
+        ]
+        gathered = tuple(a for a in of_tokens if a in split and split[a] != "experts")
+        held = math.prod(shape) // math.prod(self.sizes[axis] for axis in split)
+        return Parameter(
+            name,
+            axes,
+            shape,
+            held,
+            gathered,
+            held * math.prod(self.sizes[axis] for axis in gathered),
+            tuple(a for a in of_tokens if a not in split),
+        )
+
+
+_outline = functools.lru_cache(maxsize=8)(parameters.outline)
+
+
+def of(run: RunConfig, topology: Topology) -> Layout:
+    """The layout of a run.
+
+    Raises:
+      UserError: the model's vocabulary is not known yet, or the mesh does not fit the devices.
+    """
+    if not run.model.vocab_size:
+        raise UserError(
+            "config.model.vocab_size=0: the tokenizer's, which is not known before the data is "
+            "prepared: to plan, give --config.model.vocab_size=N"
+        )
+    try:
+        sizes = run.mesh.sizes(topology.devices)
+    except ValueError as error:
+        raise UserError(f"config.mesh: {error}") from None
+    return Layout(run, topology, sizes)

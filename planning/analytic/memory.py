@@ -1,0 +1,168 @@
+"""What a device holds in a step, without a compiler: each thing a named line with its formula.
+
+What is held is not all there at the same time: a line says in which moments it is, and the peak is
+that of the moment with the most. Letters are those of planning/layout.py. What XLA adds (copies,
+alignment, the program) is not counted, what it saves by fusion neither.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from planning.analytic import remat
+from planning.analytic.layout import Layout
+
+HEAD, BLOCKS, UPDATE = "head", "blocks, backward", "update"
+"""The moments: the loss, with all blocks' activations kept; the backward pass of a block; the
+optimizer."""
+
+MOMENTS = (HEAD, BLOCKS, UPDATE)
+
+
+class Held(NamedTuple):
+    """Something that a device holds.
+
+    Attributes:
+      kind: parameters, optimizer, gradients, activations, weights, head or batch.
+      name: what it is.
+      bytes: of it.
+      formula: of the bytes.
+      moments: when.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    formula: str
+    moments: tuple[str, ...] = MOMENTS
+
+
+def held(layout: Layout) -> tuple[Held, ...]:
+    """Everything that a device holds."""
+    return tuple(line for term in TERMS for line in term(layout) if line.bytes)
+
+
+def peak(lines: tuple[Held, ...]) -> tuple[str, int]:
+    """The moment that needs most, and its bytes."""
+    sums = {m: sum(line.bytes for line in lines if m in line.moments) for m in MOMENTS}
+    moment = max(sums, key=lambda m: sums[m])
+    return moment, sums[moment]
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes that a device holds of abstract arrays."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _state(layout: Layout) -> list[Held]:
+    state, batch = layout.state, 6 * 4 * layout.rows * layout.microbatches * layout.length
+    return [
+        Held("parameters", "parameters", bytes_of(state.params), "4 x elements on the device"),
+        Held(
+            "optimizer",
+            "optimizer state",
+            bytes_of(state.opt_state),
+            "of every leaf its shard",
+            (UPDATE,) if layout.run.optimizer.offload else MOMENTS,
+        ),
+        # sharding/feed.py places batches that long before they are used.
+        Held("batch", "batches", 3 * batch, "3 x 6 arrays x B T x microbatches x 4"),
+    ]
+
+
+def _gradients(layout: Layout) -> list[Held]:
+    elements = sum(p.held for p in layout.parameters)
+    lines = [
+        Held("gradients", "gradients", 4 * elements, "4 x elements on the device", (BLOCKS, UPDATE))
+    ]
+    if layout.microbatches > 1:
+        lines.append(
+            Held(
+                "gradients",
+                "sums over microbatches",
+                4 * elements,
+                "4 x elements on the device",
+                (HEAD, BLOCKS),
+            )
+        )
+    return lines
+
+
+def _activations(layout: Layout) -> list[Held]:
+    model = layout.run.model
+    lines = [
+        Held(
+            "activations",
+            f"kept of all blocks: {name}",
+            round(layout.layers * tensor.size(layout)),
+            f"L x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
+            (HEAD, BLOCKS),
+        )
+        for name, tensor in remat.kept(layout).items()
+    ]
+    if away := remat.offloaded(model):
+        # One block's come while those of another are used.
+        sizes = sum(remat.TENSORS[name].size(layout) for name in away)
+        names = ", ".join(sorted(away))
+        lines.append(
+            Held("activations", f"back from the host: {names}", round(2 * sizes), "2 x", (BLOCKS,))
+        )
+    if model.remat != "none":
+        width = 2 * model.embed_dim + 2 * (layout.heads + layout.kv_heads) * model.head_dim
+        width += layout.hidden * (3 if model.mlp == "swiglu" else 2)
+        again = layout.itemsize * layout.rows * layout.length * width
+        formula = "B T (2 D + 2 (N + K) H + 3 F) a (2 F for gelu)"
+        lines.append(Held("activations", "a block, computed again", again, formula, (BLOCKS,)))
+    slopes = layout.itemsize * (2 * layout.hidden + model.embed_dim)
+    slopes *= layout.rows * layout.length
+    lines.append(
+        Held("activations", "gradients inside a block", slopes, "B T (2 F + D) a", (BLOCKS,))
+    )
+    return lines
+
+
+def _weights(layout: Layout) -> list[Held]:
+    """Weights on their way: cast for all blocks before the loop, gathered block by block."""
+    blocks = [p for p in layout.parameters if p.in_blocks]
+    held, whole = sum(p.held for p in blocks), sum(p.whole for p in blocks if p.gathered)
+    of_one = layout.itemsize * whole // layout.layers
+    cast = layout.itemsize * held if layout.itemsize < 4 else 0
+    return [
+        Held("weights", "cast, of all blocks", cast, "a x elements", (HEAD, BLOCKS)),
+        # The next block's are gathered while one is computed.
+        Held("weights", "gathered, of two blocks", 2 * of_one, "2 x a x elements", (BLOCKS,)),
+        Held(
+            "weights",
+            "gradients of a block before they are scattered",
+            of_one,
+            "a x elements",
+            (BLOCKS,),
+        ),
+    ]
+
+
+def _head(layout: Layout) -> list[Held]:
+    """Of training/head.py: the table whole along `fsdp`, and a part of the logits."""
+    model, tokens = layout.run.model, layout.rows * layout.length
+    table = layout.vocab * model.embed_dim
+    logits = min(model.logits_mb << 20, 4 * tokens * layout.vocab)
+    slope = logits * layout.itemsize // 4
+    features = 2 * tokens * model.embed_dim * layout.itemsize
+    return [
+        Held("head", "table, gathered", layout.itemsize * table, "V D a", (HEAD,)),
+        Held("head", "gradient of the table", 4 * table, "4 V D", (HEAD,)),
+        Held(
+            "head", "logits and their gradient", logits + slope, "logits_mb x (1 + a / 4)", (HEAD,)
+        ),
+        Held("head", "features and their gradient", features, "2 B T D a", (HEAD,)),
+    ]
+
+
+Term = Callable[[Layout], list[Held]]
+TERMS: tuple[Term, ...] = (_state, _gradients, _activations, _weights, _head)
+"""Another thing that is held (experts' buffers, a pipeline's activations) is another of these."""

@@ -1,0 +1,241 @@
+"""What a device computes in a step: FLOPs, and bytes of its memory that go in and out.
+
+Each line is of a whole step, all layers and microbatches, and bears its formula in the letters of
+planning/layout.py; n is layers x microbatches. FLOPs are of products of matrices alone: a multiply
+and an add. Bytes suppose that a product reads both its matrices and writes the third once, and that
+an elementwise operation reads and writes once for as many as XLA commonly fuses.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from planning.analytic import remat
+from planning.analytic.layout import Layout
+from planning.analytic.memory import bytes_of
+from planning.chip import Torus
+from training import muon
+
+FORWARD, AGAIN, BACKWARD = "forward", "recomputed", "backward"
+HEAD, UPDATE = "head", "update"
+PHASES = (FORWARD, AGAIN, BACKWARD, HEAD, UPDATE)
+
+ATTENTION, MLP = "attention", "mlp"
+"""The halves of a block, whose products can hide what they exchange along `tensor`."""
+
+
+class Work(NamedTuple):
+    """Something that is computed.
+
+    Attributes:
+      phase: of PHASES.
+      half: of a block, or "".
+      name: what it is.
+      flops: of products of matrices.
+      padded: the same with what matrix units do for sizes that do not fill them.
+      bytes: of memory, read and written.
+      formula: of the FLOPs; where there are none, of the bytes.
+    """
+
+    phase: str
+    half: str
+    name: str
+    flops: float
+    padded: float
+    bytes: float
+    formula: str
+
+
+def work(layout: Layout) -> tuple[Work, ...]:
+    """All that a device computes in a step."""
+    return tuple(line for term in TERMS for line in term(layout))
+
+
+def model_flops(layout: Layout) -> float:
+    """FLOPs of a step that the model asks for, a device's share: what MFU counts."""
+    a_token = layout.run.model.flops_per_token(layout.run.data.sequence_length)
+    return layout.tokens * a_token / layout.topology.devices
+
+
+def filled(size: int, side: int) -> float:
+    """How much of a matrix unit a dimension fills: 64 of 128 are a half; 1 without units."""
+    return size / (-(-size // side) * side) if side else 1.0
+
+
+def _fill(layout: Layout, *sizes: int) -> float:
+    side, share = layout.topology.chip.side if layout.topology.chip else 0, 1.0
+    for size in sizes:
+        share *= filled(size, side)
+    return share
+
+
+def _products(layout: Layout) -> list[Work]:
+    """Products with the weights of the blocks."""
+    model, m, a = layout.run.model, layout.rows * layout.length, layout.itemsize
+    n = layout.layers * layout.microbatches
+    embed, size = model.embed_dim, model.head_dim
+    of_attention = {
+        "query": (embed, layout.heads * size),
+        "key": (embed, layout.kv_heads * size),
+        "value": (embed, layout.kv_heads * size),
+        "out": (layout.heads * size, embed),
+    }
+    of_mlp = {
+        "gate": (embed, layout.hidden),
+        "up": (embed, layout.hidden),
+        "down": (layout.hidden, embed),
+    }
+    every, lines = {*of_attention, *of_mlp} - ({"gate"} if model.mlp == "gelu" else set()), []
+    for phase, each, names in (
+        (FORWARD, 1, every),
+        (AGAIN, 1, remat.again(model)),
+        (BACKWARD, 2, every),
+    ):
+        for half, products in ((ATTENTION, of_attention), (MLP, of_mlp)):
+            shapes = [shape for name, shape in products.items() if name in names]
+            if not shapes:
+                continue
+            times = n * each
+            lines.append(
+                Work(
+                    phase,
+                    half,
+                    "products with weights",
+                    times * sum(2 * m * i * o for i, o in shapes),
+                    times * sum(2 * m * i * o / _fill(layout, i, o) for i, o in shapes),
+                    times * sum(a * (m * (i + o) + i * o) for i, o in shapes),
+                    f"{2 * each} n B T x weights of {half}",
+                )
+            )
+    return lines
+
+
+def pairs(layout: Layout) -> float:
+    """Pairs of a query and a key of one row and head that the kernel computes, masked ones too.
+
+    It works in blocks, b x b, and leaves out those that are masked whole; `context` shares them.
+    """
+    length, window = layout.run.data.sequence_length, layout.run.model.sliding_window
+    side = block(layout)
+    blocks = -(-length // side)
+    # Queries of block i see keys from that of their window's first to their own.
+    first = [max(i * side - window + 1, 0) // side if window else 0 for i in range(blocks)]
+    seen = sum(i + 1 - since for i, since in enumerate(first))
+    return seen * side * side / layout.ways("length", length)
+
+
+def block(layout: Layout) -> int:
+    """Queries, and keys, that the kernel takes at a time (model/kernels)."""
+    length = layout.run.data.sequence_length
+    if layout.topology.chip is None:
+        return min(256, length)
+    if isinstance(layout.topology.chip.links, Torus):
+        padded = -(-length // 128) * 128
+        return next(side for side in (512, 256, 128) if padded % side == 0)
+    return 128 if layout.run.model.head_dim <= 64 else 64
+
+
+def _attention(layout: Layout) -> list[Work]:
+    """Scores and values: two products forward, seven backward (splash, and Triton's: four for keys
+    and values, three for queries), five where one loop makes all (our own).
+    """
+    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    each = layout.rows * layout.heads * pairs(layout)
+    a_product = 2 * each * model.head_dim
+    # Queries and what belongs to them once, keys and values again for every block of queries.
+    tokens = layout.rows * layout.length * layout.heads * model.head_dim
+    moved = a * (2 * tokens + 2 * each / block(layout) * model.head_dim)
+    backward = 5 if layout.topology.chip is None else 7
+    phases = [(FORWARD, 2, 1.0), (BACKWARD, backward, 3.0)]
+    if "attention" in remat.again(model):
+        phases.append((AGAIN, 2, 1.0))
+    return [
+        Work(
+            phase,
+            "",
+            "scores and values",
+            n * products * a_product,
+            n * products * a_product / _fill(layout, model.head_dim),
+            n * passes * moved,
+            f"{products} x 2 n B N H x pairs",
+        )
+        for phase, products, passes in phases
+    ]
+
+
+def _elementwise(layout: Layout) -> list[Work]:
+    """Norms, residual sums, rotation and the activation function."""
+    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    stream = layout.rows * layout.between * model.embed_dim
+    turned = layout.rows * layout.length * model.head_dim * (layout.heads + layout.kv_heads)
+    hidden = layout.rows * layout.length * layout.hidden
+    once = a * (10 * stream + 2 * turned + (3 if model.mlp == "swiglu" else 2) * hidden)
+    formula = "n B T (10 D + 2 (N + K) H + 3 F) a"
+    phases = [(FORWARD, 1, ""), (BACKWARD, 2, "2 x ")]
+    if model.remat != "none":
+        phases.append((AGAIN, 1, ""))
+    return [
+        Work(phase, "", "elementwise", 0, 0, n * times * once, f"{told}{formula}")
+        for phase, times, told in phases
+    ]
+
+
+def _head(layout: Layout) -> list[Work]:
+    """The output projection with its loss and both gradients, and the embedding."""
+    model, a, n = layout.run.model, layout.itemsize, layout.microbatches
+    m, width, vocab = layout.rows * layout.length, model.embed_dim, layout.vocab
+    flops = 6 * m * vocab * width
+    parts = -(-4 * m * vocab // (model.logits_mb << 20))
+    # Logits are written, reduced and made a gradient of; the table's gradient grows part by part.
+    logits = m * vocab * (4 * 4 + 3 * a)
+    table = parts * vocab * width * (2 * a + 8)
+    embedding = layout.rows * layout.between * width * 2 * (a + 4)
+    return [
+        Work(
+            HEAD,
+            "",
+            "logits, loss and gradients",
+            n * flops,
+            n * flops / _fill(layout, width, vocab),
+            n * (logits + table),
+            "6 x microbatches x B T V D",
+        ),
+        Work(HEAD, "", "embedding", 0, 0, n * embedding, "2 x microbatches x B T D (a + 4)"),
+    ]
+
+
+def _update(layout: Layout) -> list[Work]:
+    state, elements = layout.state, sum(p.held for p in layout.parameters)
+    kept = bytes_of(state.params) + bytes_of(state.opt_state)
+    moved = 2 * kept + 3 * 4 * elements
+    if layout.microbatches > 1:
+        moved += layout.microbatches * 3 * 4 * elements
+    formula = "2 x (parameters + optimizer state) + 3 x gradients (+ 3 a microbatch)"
+    lines = [Work(UPDATE, "", "optimizer", 0, 0, moved, formula)]
+    if layout.run.optimizer.name == "muon":
+        lines.append(_muon(layout))
+    return lines
+
+
+ITERATIONS = 5  # of optax.contrib's Newton-Schulz
+
+
+def _muon(layout: Layout) -> Work:
+    """Newton-Schulz, of matrices [I, O]: with s the smaller side, 5 x (4 s^2 l + 2 s^3)."""
+    found = muon.matrices({p.name: p.axes for p in layout.parameters})
+    flops, moved = 0.0, 0.0
+    for parameter in layout.parameters:
+        matrix = found[parameter.name]
+        if matrix is None:
+            continue
+        sides = (math.prod(parameter.shape[i] for i in part) for part in matrix)
+        small, large = sorted(sides)
+        each = -(-parameter.shape[0] // layout.ways("stack"))  # whole matrices on each device
+        flops += each * ITERATIONS * (4 * small**2 * large + 2 * small**3)
+        moved += each * ITERATIONS * layout.itemsize * (6 * small * large + 4 * small**2)
+    return Work(UPDATE, "", "Muon", flops, flops, moved, "5 x (4 s^2 l + 2 s^3) a matrix")
+
+
+Term = Callable[[Layout], list[Work]]
+TERMS: tuple[Term, ...] = (_products, _attention, _elementwise, _head, _update)
+"""Other work (experts, a pipeline's idle stages) is another of these."""

@@ -1,0 +1,222 @@
+"""What the devices of a compiled program exchange: kind, bytes, mesh axes, and what runs beside it.
+
+Exchanges are synchronous instructions, pairs of -start and -done, wrapped in asynchronous calls, or
+parts of fusions: the compiler of TPUs lets an exchange go on inside the fusions that stand between
+its beginning and its end ("async collective fusion"), each of which repeats the instruction, and
+makes fusions of an all-reduce of which a device keeps a part. Between slices of TPUs they are pairs
+of send and recv.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+from planning import groups
+from planning.grid import Grid
+from planning.hlo import Computation, Instruction, Module, taken
+from planning.sources import Source, Sources
+from planning.traffic import COLLECTIVES
+from planning.work import Schedule, Work, total
+
+_TYPES = {"ONE_TO_ONE": "collective-permute"}  # what slices call otherwise
+_RENDEZVOUS = r'_xla_host_transfer_rendezvous="([^"]*)"'
+_TRANSFER = r'_xla_megascale_transfer_type="(\w+)"'
+
+
+class Exchange(NamedTuple):
+    """One exchange of a program, as one device sees it.
+
+    Attributes:
+      name: of its instruction; of a pair, of the first.
+      kind: "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all" or
+        "collective-permute".
+      axes: of the mesh, along which it goes (`planning/grid.py`).
+      devices: that exchange with one another: n. Of a collective-permute, as many as
+        there are along its axes.
+      between_slices: it goes from one slice of TPUs to another, over the data center's network.
+      sent: bytes that a device sends each time, the least that is possible when each is sent on to
+        a neighbour: of operands of b bytes all-gather (n - 1) b, all-reduce 2 (n - 1) / n b,
+        reduce-scatter and all-to-all (n - 1) / n b (ragged: if the rows are spread evenly),
+        collective-permute b.
+      times: it runs.
+      beside: what is computed between its beginning and its end, each time: nothing where it is
+        synchronous. Exchanges that go on at the same time have the same work beside them.
+      asynchronous: it has a beginning and an end.
+      source: where it comes from; of several that the compiler combined, one.
+    """
+
+    name: str
+    kind: str
+    axes: tuple[str, ...]
+    devices: int
+    between_slices: bool
+    sent: int
+    times: int
+    beside: Work
+    asynchronous: bool
+    source: Source
+
+
+@dataclasses.dataclass
+class _Open:
+    """An exchange that has begun."""
+
+    instruction: Instruction
+    where: Computation  # that the instruction stands in
+    kind: str
+    beside: list[Work] | None  # None: it is synchronous
+
+
+def exchanges(schedule: Schedule, sources: Sources, grid: Grid) -> list[Exchange]:
+    """All exchanges of a program, those in loops once for the loop, with their number.
+
+    What a device does with itself alone is left out.
+
+    Raises:
+      ValueError: if the devices are not those of the mesh.
+    """
+    found: list[Exchange] = []
+    for call in schedule.computations():
+        for one in _in_order(schedule, schedule.module.computations[call.computation]):
+            exchange = _exchange(one, call.times, schedule.module, sources, grid)
+            found += [exchange] if exchange.axes else []
+    return found
+
+
+def _in_order(schedule: Schedule, computation: Computation) -> list[_Open]:
+    """The exchanges of a computation, in the order in which they begin."""
+    found: list[_Open] = []
+    going: dict[str, list[_Open]] = collections.defaultdict(list)  # by what names their end
+    for instruction in computation.values():
+        ends = _ends(schedule.module, instruction)
+        for key in ends:
+            if going.get(key):
+                going[key].pop(0)
+        begun = _begins(schedule.module, computation, instruction, going)
+        if going and not ends:
+            work = schedule.of(computation, instruction)
+            for waiting in going.values():
+                for one in waiting:
+                    assert one.beside is not None
+                    one.beside.append(work)
+        for key, one in begun:
+            found.append(one)
+            if one.beside is not None:
+                going[key].append(one)
+    return found
+
+
+def _begins(
+    module: Module,
+    computation: Computation,
+    instruction: Instruction,
+    going: dict[str, list[_Open]],
+) -> list[tuple[str, _Open]]:
+    """What begins with an instruction, with what names its end."""
+    kind = instruction.op.removesuffix("-start")
+    if kind in COLLECTIVES:
+        waits: list[Work] | None = [] if instruction.op.endswith("-start") else None
+        return [(instruction.name, _Open(instruction, computation, kind, waits))]
+    if instruction.op == "recv" and (transfer := instruction.attribute(_TRANSFER)):
+        meeting = instruction.attribute(_RENDEZVOUS)
+        send = next(
+            one
+            for one in computation.values()
+            if one.op == "send" and one.attribute(_RENDEZVOUS) == meeting
+        )
+        kind = _TYPES.get(transfer, transfer.lower().replace("_", "-"))
+        return [(instruction.name, _Open(send, computation, kind, []))]
+    if instruction.op == "async-start":
+        inside = module.computations.get(instruction.calls, {})
+        return [
+            (instruction.name, _Open(one, inside, one.op, []))
+            for one in inside.values()
+            if one.op in COLLECTIVES
+        ]
+    if instruction.op == "fusion":
+        inside = module.computations.get(instruction.calls, {})
+        if _has(inside, "AsyncCollectiveDone"):
+            return []
+        begins = _has(inside, "AsyncCollectiveStart")
+        scattered = instruction.calls.startswith("all-reduce-scatter")
+        found = []
+        for one in inside.values():
+            if one.op in COLLECTIVES and (begins or not going.get(_channel(one))):
+                kind = "reduce-scatter" if scattered else one.op
+                found.append((_channel(one), _Open(one, inside, kind, [] if begins else None)))
+        return found
+    return []
+
+
+def _ends(module: Module, instruction: Instruction) -> list[str]:
+    """What names the exchanges that end with an instruction."""
+    if instruction.op.endswith("-done"):
+        return instruction.operands[:1]
+    if instruction.op == "fusion":
+        inside = module.computations.get(instruction.calls, {})
+        if _has(inside, "AsyncCollectiveDone"):
+            return [_channel(one) for one in inside.values() if one.op in COLLECTIVES]
+    return []
+
+
+def _has(computation: Computation, target: str) -> bool:
+    return any(
+        one.op == "custom-call" and f'"{target}"' in one.attributes for one in computation.values()
+    )
+
+
+def _channel(collective: Instruction) -> str:
+    """What the repetitions of an exchange in the fusions beside it have in common."""
+    return "channel " + collective.attribute(r"channel_id=(\d+)")
+
+
+def _exchange(one: _Open, times: int, module: Module, sources: Sources, grid: Grid) -> Exchange:
+    attributes = one.instruction.attributes
+    across = one.instruction.op == "send"
+    partitions = int(_head(module, r"num_partitions=(\d+)") or 0)
+    if across:
+        members = groups.across_slices(attributes)
+        axes = grid.axes_across(members)
+    else:
+        permuted = one.kind == "collective-permute"
+        members = (
+            groups.pairs(attributes)
+            if permuted
+            else groups.replica_groups(attributes, partitions or len(grid.ids))
+        )
+        axes = grid.axes(members, partitions)
+    n = members.shape[-1]
+    operands = taken(one.where, one.instruction)
+    if one.kind == "ragged-all-to-all" or across:
+        operands = operands[:1]  # the others are offsets and sizes; a token
+    size = sum(shape.bytes for shape in operands)
+    if one.kind == "collective-permute":
+        n, sent = math.prod(grid.sizes[axis] for axis in axes), size
+    else:
+        sent = _sent(one.kind, n, size)
+    return Exchange(
+        name=one.instruction.name,
+        kind=one.kind,
+        axes=axes,
+        devices=n,
+        between_slices=across,
+        sent=sent,
+        times=times,
+        beside=total((1, work) for work in one.beside or []),
+        asynchronous=one.beside is not None,
+        source=sources.of(attributes),
+    )
+
+
+def _sent(kind: str, n: int, size: int) -> int:
+    if kind == "all-gather":
+        return (n - 1) * size
+    part = (n - 1) * size // n
+    return 2 * part if kind == "all-reduce" else part
+
+
+def _head(module: Module, pattern: str) -> str:
+    found = re.search(pattern, module.head[0]) if module.head else None
+    return found[1] if found else ""

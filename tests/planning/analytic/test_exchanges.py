@@ -1,0 +1,127 @@
+"""What devices exchange, against numbers worked out by hand and what is compiled."""
+
+import math
+import re
+from collections import Counter
+
+import pytest
+
+from planning.analytic import layout
+from planning.analytic.exchanges import exchanges, links_of
+from planning.topology import parse
+from tests.planning.runs import SMALL, compiled, llama, run_of
+
+BLOCK = 41_943_040 + 176_160_768
+"""Weights of a block of Llama 3 8B (see test_work.py)."""
+
+
+def lines_of(laid, **like):
+    return [
+        line
+        for line in exchanges(laid)
+        if all(getattr(line, key) == value for key, value in like.items())
+    ]
+
+
+def test_fsdp_by_hand():
+    """Each block's weights in bfloat16: gathered twice, their gradients scattered once."""
+    laid = llama("v5e:16x16", 256)
+    blocks = [
+        line for line in exchanges(laid) if "weights" in line.name or line.name == "gradients"
+    ]
+    assert [(line.kind, line.whole, line.times) for line in blocks] == [
+        ("all-gather", 2 * BLOCK, 32),
+        ("all-gather", 2 * BLOCK, 32),
+        ("reduce-scatter", 2 * BLOCK, 32),
+    ]
+    (over,) = {links_of(laid, blocks)[line.axes] for line in blocks}
+    received = sum(line.received(over) for line in blocks)
+    assert received == pytest.approx(3 * 32 * 2 * BLOCK * 255 / 256)
+    # Two rings of v5e, 180 GB/s: a quarter of a second.
+    time = sum(line.seconds(over) for line in blocks)
+    assert time == pytest.approx(received / 180e9) == pytest.approx(0.2317, abs=1e-4)
+
+
+def test_every_microbatch_gathers_again():
+    laid = llama("v5e:16x16", 1024, accumulation=4)
+    assert {line.times for line in lines_of(laid, name="weights")} == {4 * 32}
+    assert {line.times for line in lines_of(laid, name="table")} == {4}
+
+
+def test_tensor_by_hand():
+    """A row of 8,192 x 4,096 in bfloat16: forward before and after each half of a block, backward
+    alike, and all but the last where the forward pass is computed again."""
+    laid = llama("v5e:16x16", 32, tensor=8)
+    stream = lines_of(laid, name="activations")
+    assert {line.whole for line in stream} == {8192 * 4096 * 2}
+    assert {(line.axes, line.times) for line in stream} == {(("tensor",), 32)}
+    kinds = [(line.phase, line.kind) for line in stream]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        ("forward", "all-gather"): 2,
+        ("forward", "reduce-scatter"): 2,
+        ("recomputed", "all-gather"): 2,
+        ("recomputed", "reduce-scatter"): 1,
+        ("backward", "all-gather"): 2,
+        ("backward", "reduce-scatter"): 2,
+    }
+    # Weights are an eighth of theirs.
+    assert {line.whole for line in lines_of(laid, name="weights")} == {2 * BLOCK / 8}
+
+
+def test_data_by_hand():
+    """Copies add up their shards' gradients, after those are scattered."""
+    laid = llama("v6e:16x16", 1024, 4, data=4)
+    (summed,) = lines_of(laid, name="gradients", kind="all-reduce")
+    assert (summed.axes, summed.whole) == (("data",), 2 * BLOCK / 256)
+    (table,) = lines_of(laid, name="unembedding's gradient")
+    assert (table.axes, table.whole) == (("data",), 4 * 128256 * 4096 / 256)
+
+
+def test_one_device_exchanges_nothing():
+    assert exchanges(layout.of(run_of(SMALL, 4, 32), parse("v5e:1x1"))) == ()
+
+
+def test_a_length_that_tensor_does_not_divide_is_summed_whole():
+    laid = layout.of(run_of(SMALL, 4, 30, fsdp=2, tensor=4), parse("cpu:8"))
+    stream = lines_of(laid, name="activations", phase="forward")
+    assert [line.kind for line in stream] == ["all-reduce", "all-reduce"]
+
+
+def test_muon_by_hand():
+    laid = llama("v5e:16x16", 256, optimizer="muon")
+    assert [line.whole for line in lines_of(laid, phase="update")] == [2 * 32 * BLOCK / 256] * 2
+
+
+_FOUND = re.compile(r" = \(?(.*?)\)? (all-gather|all-reduce|reduce-scatter)(?:-start)?\(")
+
+
+def test_a_compiled_step_exchanges_the_same():
+    """data=2 x fsdp=2 x tensor=2 on simulated devices: what the loops over layers gather and sum.
+
+    On a CPU a reduce-scatter is an all-reduce of which a part is taken, and the gradients that come
+    from queries, keys and values, or from gate and up, are summed over devices one by one, not
+    (as on TPUs) together.
+    """
+    run, program = compiled("full", 1, (2, 2, 2))
+    laid = layout.of(run, parse("cpu:8"))
+    width, tokens = run.model.embed_dim, laid.rows * laid.length
+    stream, weights = lines_of(laid, name="activations"), 0
+    found: Counter[tuple[str, str]] = Counter()
+    for line in program.as_text().splitlines():
+        match = _FOUND.search(line)
+        if match is None or "/while/body/" not in line or "shard_map" in line:
+            continue
+        backward = "recomputed" if "rematted_computation" in line else "backward"
+        phase = backward if "transpose(" in line else "forward"
+        for dims in re.findall(r"f32\[([\d,]+)\]", match[1]):
+            size = math.prod(int(n) for n in dims.split(","))
+            if size == tokens * width:
+                found[phase, match[2]] += 1
+            elif match[2] == "all-gather":
+                weights += size
+    for phase, apart in (("forward", 0), ("recomputed", 0), ("backward", (3 - 1) + (2 - 1))):
+        kinds = [line.kind for line in stream if line.phase == phase]
+        assert found[phase, "all-gather"] == kinds.count("all-gather"), phase
+        assert found[phase, "all-reduce"] == kinds.count("reduce-scatter") + apart, phase
+    of_blocks = [line for line in exchanges(laid) if line.name.startswith("weights")]
+    assert 4 * weights == sum(line.whole for line in of_blocks)

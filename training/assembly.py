@@ -1,0 +1,56 @@
+"""A run's training step on a mesh, ready to be compiled, whether its devices are here or not."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from data import rows
+from model import parameters
+from model.decoder import Decoder
+from sharding.means import means
+from sharding.placement import abstract_rows, on_hosts
+from training.config import RunConfig
+from training.optimizer import make_optimizer
+from training.schedule import learning_rate
+from training.state import TrainState, abstract_state
+from training.step import Step, make_step
+
+
+class Assembly(NamedTuple):
+    """Attributes:
+    mesh: of all arrays.
+    outline: the model without its numbers.
+    tx: the optimizer.
+    state: shape, dtype and sharding of what the step takes and returns.
+    step: jitted; compiled for the shapes that it is given.
+    """
+
+    mesh: Mesh
+    outline: Decoder
+    tx: optax.GradientTransformationExtraArgs
+    state: TrainState
+    step: Step
+
+
+def assemble(config: RunConfig, mesh: Mesh) -> Assembly:
+    """The step of a run whose vocabulary is known."""
+    steps = config.train.steps
+    computing = means(mesh, config.model, config.mesh.context_attention)
+    outline = parameters.outline(config.model, computing)
+    tx = make_optimizer(config.optimizer, steps, outline, mesh)
+    state = abstract_state(tx, outline, mesh)
+    if config.optimizer.offload:
+        state = dataclasses.replace(state, opt_state=on_hosts(state.opt_state))
+    schedule = learning_rate(config.optimizer, steps)
+    step = make_step(outline, tx, schedule, config.train, mesh, state)
+    return Assembly(mesh, outline, tx, state, step)
+
+
+def lowered(config: RunConfig, made: Assembly) -> jax.stages.Lowered:
+    """The step of the first stage's batches, to be compiled without any data."""
+    some = rows.empty(1, config.data.sequence_length)
+    batch = abstract_rows(made.mesh, config.train.batch_size, some)
+    return made.step.lower(made.state, batch)  # type: ignore[attr-defined]
