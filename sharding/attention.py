@@ -75,34 +75,44 @@ KERNELS: Mapping[Form, tuple[Kernel, ...]] = {
 """The first that is for the platform and takes the model is the one."""
 
 
-def form(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> Form:
-    """How the devices of a mesh, whether they are here or not, come by the keys they need.
+def form(
+    platform: str, devices: int, config: ModelConfig, asked: ContextAttention = "auto"
+) -> Form:
+    """How so many devices along `context` come by the keys that they need.
 
     "auto" is the ring, whose memory is linear in a device's part of a row, unless there is a
     kernel for the hardware that only keys gathered can have: on TPUs, with sliding windows.
     """
-    if mesh.shape["context"] == 1:
+    if devices == 1:
         return "whole"
     if asked != "auto":
         return asked
-    ring, gather = (_first(mesh, config, form) for form in ("ring", "gather"))
+    ring, gather = _first(platform, config, "ring"), _first(platform, config, "gather")
     return "gather" if gather.platform and not ring.platform else "ring"
 
 
 def kernel(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> Kernel:
     """The kernel for the devices of a mesh, whether they are here or not."""
-    return _first(mesh, config, form(mesh, config, asked))
+    return _first(_platform(mesh), config, _form(mesh, config, asked))
 
 
-def _first(mesh: Mesh, config: ModelConfig, form: Form) -> Kernel:
-    platform = mesh.devices.flat[0].platform
+def _platform(mesh: Mesh) -> str:
+    platform: str = mesh.devices.flat[0].platform
+    return platform
+
+
+def _form(mesh: Mesh, config: ModelConfig, asked: ContextAttention) -> Form:
+    return form(_platform(mesh), mesh.shape["context"], config, asked)
+
+
+def _first(platform: str, config: ModelConfig, form: Form) -> Kernel:
     return next(k for k in KERNELS[form] if k.platform in (platform, "") and k.takes(config))
 
 
 def described(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> str:
     """The kernel, and how it comes by its keys, for people."""
     across = {"whole": "", "ring": ", in a ring of {}", "gather": ", keys gathered over {}"}
-    how = across[form(mesh, config, asked)].format(f"context={mesh.shape['context']}")
+    how = across[_form(mesh, config, asked)].format(f"context={mesh.shape['context']}")
     return kernel(mesh, config, asked).name + how
 
 
@@ -116,7 +126,7 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
     attend = functools.partial(kernel(mesh, config, asked).attend, **options)
     if mesh.size == 1:
         return attend
-    if (how := form(mesh, config, asked)) != "whole":
+    if (how := _form(mesh, config, asked)) != "whole":
         across = context.ring if how == "ring" else context.gathered
         axes = mesh_axes(mesh, "length", None)
         attend = functools.partial(across, attend, axes, ways(mesh, "length"))
@@ -141,7 +151,9 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
         ) -> jax.Array:
             if whole:
                 n = q_BTNH.shape[2]
-                of_query = (collectives.index(heads) * n + jnp.arange(n)) // group
+                # All have the same, or each its own of those that are here.
+                each = jnp.arange(1 if group % n == 0 else n)
+                of_query = (collectives.index(heads) * n + each) // group
                 k_BTKH, v_BTKH = (jnp.take(x, of_query, axis=2) for x in (k_BTKH, v_BTKH))
             return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
 
