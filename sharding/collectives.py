@@ -37,6 +37,11 @@ def gathered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:
     return jax.lax.all_gather(x, axes, axis=dimension, tiled=True) if axes else x
 
 
+def exchanged(x: jax.Array, axes: Axes, split: int, joined: int) -> jax.Array:
+    """A part of the dimension `split` of each device's, joined along the dimension `joined`."""
+    return jax.lax.all_to_all(x, axes, split, joined, tiled=True) if axes else x
+
+
 def scattered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:
     """The sum over devices, of which each keeps a part of a dimension."""
     if not axes:

@@ -21,6 +21,7 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "norm": (),
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
+    "stages": ("pipeline",),
     # activations; between blocks, where nothing looks along the length, it is split once more
     "batch": ("data", "fsdp", "expert"),
     "length": ("context",),
