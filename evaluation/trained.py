@@ -102,6 +102,11 @@ def load(
         mesh_config = decoding_mesh(jax.device_count(), *sizes)
     try:
         mesh = make_mesh(mesh_config)
+        if rows is None and mesh.shape["pipeline"] > 1:
+            raise ValueError(
+                f"pipeline={mesh.shape['pipeline']}: a token would wait in one stage for all "
+                "others; leave pipeline out to generate"
+            )
         schedule.check(mesh, mesh_config, config.model.num_layers, batches)
         outline = parameters.outline(config.model, means(mesh, config.model, mesh_config))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from checkpointing.checkpoints import Checkpoints
+from data.config import DataConfig
+from errors import UserError
 from evaluation.decoding import to_decode
 from evaluation.perplexity import make_scorer
 from model import parameters
 from model.config import ModelConfig
 from model.generation import Generator, Sampling
+from planning.layout import check
 from planning.program import read
 from sharding.config import AXES, MeshConfig
 from sharding.layer_order import LayerOrder
 from sharding.means import means
+from sharding.mesh import make_mesh
 from sharding.schedule import order
 from sharding.table import sharding
 from tests.training.sharded import (
@@ -32,7 +36,8 @@ from tests.training.sharded import (
     mesh_of,
     placed,
 )
-from training.config import OptimizerConfig, TrainConfig
+from training.assembly import assemble, lowered
+from training.config import OptimizerConfig, RunConfig, TrainConfig
 from training.optimizer import make_optimizer
 from training.state import abstract_params, shardings_of, stacked
 
@@ -250,3 +255,57 @@ def test_samples_and_evaluation_see_the_layers_in_depth_order(
     assert decoding[2].shape["pipeline"] == 1 and decoding[2].size == 8
     jax.tree.map(np.testing.assert_array_equal, host(decoding[1]), values)
     assert text(*decoding) == text(one, params, mesh)
+
+
+def test_what_cannot_be_is_said_before_anything_slow() -> None:
+    """By planning.layout, with the keys that say it."""
+
+    def says(text: str, devices: int, **values: int) -> None:
+        data = DataConfig(source="python_stdlib", sequence_length=LENGTH)
+        train = TrainConfig(batch_size=ROWS)
+        config = RunConfig(FOUR, data, MeshConfig(data=1, **values), train=train)
+        with pytest.raises(UserError, match=f"^config.mesh: {text}"):
+            check(config, devices)
+
+    says(r"pipeline=3 does not divide 4, .* \(model.num_layers\)", 3, pipeline=3)
+    rows = "32, the rows of evaluation.batch_size=32 that a device has"
+    says(f"microbatches=5 does not divide {rows}", 2, pipeline=2, microbatches=5)
+    says("rounds=2 would do nothing without stages", 1, rounds=2)
+
+
+def test_compiled_for_tpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages hand on by collective-permute, and nothing is gathered along them."""
+    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+    model = dataclasses.replace(
+        EIGHT,
+        vocab_size=1024,
+        embed_dim=256,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=64,
+        mlp_dim=512,
+        max_length=256,
+        dtype="bfloat16",
+        remat="full",
+    )
+    config = RunConfig(
+        model,
+        DataConfig(source="python_stdlib", sequence_length=256),
+        MeshConfig(data=1, fsdp=2, pipeline=4, rounds=2),
+        train=TrainConfig(batch_size=32),
+    )
+    mesh = make_mesh(config.mesh, devices)
+    program = read(lowered(config, assemble(config, mesh)).compile(), mesh)
+    along = [e for e in program.exchanges if "pipeline" in e.axes and e.sent > 64]
+    handed = [e for e in along if e.times == 2 * 16 + 3]
+    assert {(e.kind, e.sent) for e in handed} == {("collective-permute", 256 * 256 * 2)}
+    assert len(handed) == 2
+    assert {e.kind for e in along if e.times == 1} <= {"all-reduce", "collective-permute"}
+    state = sum(x.size for x in jax.tree.leaves(assemble(config, mesh).state)) * 4
+    assert program.memory.arguments < 1.2 * state / 8
+    # A layer's weights, kept in bfloat16 of each of the 35 iterations, would be 46 MB.
+    assert program.memory.temporaries < 10e6
