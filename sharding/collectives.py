@@ -32,6 +32,11 @@ def passed_on(x: Any, axes: Axes) -> Any:
     return jax.lax.ppermute(x, axes, [(i, (i + 1) % number) for i in range(number)])
 
 
+def size(axes: Axes) -> int:
+    """In how many parts a dimension is."""
+    return int(jax.lax.axis_size(axes)) if axes else 1
+
+
 def gathered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:
     """A dimension whole, of which each device has a part."""
     return jax.lax.all_gather(x, axes, axis=dimension, tiled=True) if axes else x

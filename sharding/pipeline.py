@@ -23,15 +23,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.layers import Layer, Loop, RunLayers
+from sharding import collectives
 from sharding.config import MeshConfig
 from sharding.schedule import Schedule, schedule
-from sharding.table import sharding
+from sharding.table import mesh_axes, sharding
 
 _AXIS, _ENTERING = "pipeline", "entering"
 
 _FORMS = frozenset(
     "convert_element_type reshape transpose squeeze broadcast_in_dim gather slice dynamic_slice "
-    "select_n sharding_constraint".split()
+    "select_n sharding_constraint all_gather".split()
 )
 """Primitives whose results are other forms of what they are given: computed anew for nothing."""
 
@@ -101,7 +102,7 @@ def _run(
     start = (inputs_PBMTD[:, :, 0], jnp.zeros_like(inputs_PBMTD))
     (_, outputs_PBMTD), extras = jax.lax.scan(iteration, start, jnp.arange(plan.iterations))
     is_last = (stage_P == stages - 1).reshape(-1, 1, 1, 1, 1)
-    outputs_BMTD = jax.lax.reduce_sum(jnp.where(is_last, outputs_PBMTD, 0), (0,))
+    outputs_BMTD = _summed(mesh, jnp.where(is_last, outputs_PBMTD, 0))
     return outputs_BMTD.reshape(x_BTD.shape), jax.tree.map(
         functools.partial(_in_depth_order, plan), extras
     )
@@ -151,6 +152,23 @@ def _handing_on(mesh: Mesh, ring: bool) -> Callable[[jax.Array], jax.Array]:
         )(x_PBTD)
 
     return hand_on
+
+
+def _summed(mesh: Mesh, x_PBMTD: jax.Array) -> jax.Array:
+    """The sum over stages, of which each keeps a part of the length, if that can be."""
+    if _AXIS not in mesh_axes(mesh, "head_length", x_PBMTD.shape[3]):
+        return jax.lax.reduce_sum(x_PBMTD, (0,))
+    before = ("stages", "batch", "whole", "act_length", "act_embed")
+    after = ("batch", "whole", "head_length", "act_embed")
+    given: Any = sharding(mesh, before, x_PBMTD.shape).spec
+    result: Any = sharding(mesh, after, x_PBMTD.shape[1:]).spec
+    return jax.shard_map(
+        lambda x: collectives.scattered(x[0], (_AXIS,), 2),
+        mesh=mesh,
+        in_specs=given,
+        out_specs=result,
+        check_vma=False,
+    )(x_PBMTD)
 
 
 def _in_depth_order(plan: Schedule, x: jax.Array) -> jax.Array:

@@ -102,7 +102,7 @@ def test_in_stages_to_evaluate_and_not_to_generate(saved):
     up = trained.params["blocks"]["mlp"]["up"]
     assert up.addressable_shards[0].data.shape == (1, 8, 64)
     jax.tree.map(np.testing.assert_array_equal, host(trained.params), params)
-    with pytest.raises(UserError, match="^--mesh: pipeline=2: a token would wait in one stage"):
+    with pytest.raises(UserError, match=r"^--mesh: pipeline=2: a token would wait in one stage"):
         load(workdir, 3, layout, rows=None)
-    with pytest.raises(UserError, match="^--mesh: pipeline=4 does not divide 2, the layers"):
+    with pytest.raises(UserError, match=r"^--mesh: pipeline=4 does not divide 2, the layers"):
         load(workdir, 3, MeshConfig(data=1, fsdp=2, pipeline=4), rows=8)

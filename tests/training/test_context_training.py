@@ -10,6 +10,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.generation import Generator, Sampling
+from sharding.config import MeshConfig
 from sharding.table import sharding
 from tests.training.sharded import GROUPED, MODEL, begin, host, mesh_of, placed
 from training.config import TrainConfig
