@@ -101,7 +101,7 @@ def test_as_many_microbatches_as_fit(rows: int, sizes: dict[str, int], microbatc
         (dict(), dict(microbatches=4), "microbatches=4 would do nothing without stages; set mic"),
     ],
 )
-def test_what_cannot_be(sizes: dict[str, int], values: dict[str, int], says: str) -> None:
+def test_what_cannot_be(sizes: dict[str, int], values: dict[str, Any], says: str) -> None:
     with pytest.raises(ShardingError, match=f"^{says}") as error:
         check(mesh(**sizes), MeshConfig(data=1, **values), 6, {"train.batch_size": 16})
     assert "\n" not in str(error.value)

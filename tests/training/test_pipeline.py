@@ -269,7 +269,7 @@ def test_samples_and_evaluation_see_the_layers_in_depth_order(
 def test_what_cannot_be_is_said_before_anything_slow() -> None:
     """By planning.layout, with the keys that say it."""
 
-    def says(text: str, devices: int, **values: int) -> None:
+    def says(text: str, devices: int, **values: Any) -> None:
         data = DataConfig(source="python_stdlib", sequence_length=LENGTH)
         train = TrainConfig(batch_size=ROWS)
         config = RunConfig(FOUR, data, MeshConfig(data=1, **values), train=train)
