@@ -131,7 +131,8 @@ def of_head(mesh: Mesh, config: ModelConfig, length: int) -> int:
 def of_step(mesh: Mesh, config: ModelConfig, length: int, asked: ContextAttention) -> int:
     """Of a training step over a row."""
     train, optimizer = TrainConfig(batch_size=1), OptimizerConfig()
-    outline = parameters.outline(config, means(mesh, config, asked))
+    layout = MeshConfig(context_attention=asked)
+    outline = parameters.outline(config, means(mesh, config, layout))
     tx = make_optimizer(optimizer, train.steps, outline, mesh)
     state = abstract_state(tx, outline, mesh)
     schedule = learning_rate(optimizer, train.steps)

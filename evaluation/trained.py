@@ -13,6 +13,7 @@ from checkpointing.workdir import Workdir
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
+from sharding import schedule
 from sharding.config import AXES, MeshConfig, decoding_mesh
 from sharding.means import means
 from sharding.mesh import make_mesh
@@ -101,7 +102,13 @@ def load(
         mesh_config = decoding_mesh(jax.device_count(), *sizes)
     try:
         mesh = make_mesh(mesh_config)
-        outline = parameters.outline(config.model, means(mesh, config.model))
+        if rows is None and mesh.shape["pipeline"] > 1:
+            raise ValueError(
+                f"pipeline={mesh.shape['pipeline']}: a token would wait in one stage for all "
+                "others; leave pipeline out to generate"
+            )
+        schedule.check(mesh, mesh_config, config.model.num_layers, batches)
+        outline = parameters.outline(config.model, means(mesh, config.model, mesh_config))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
         notes += validate(mesh, axes, shapes, batches, lengths)
     except ValueError as error:

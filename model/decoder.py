@@ -12,10 +12,12 @@ from model.attention import Attention, KeyValues
 from model.config import ModelConfig
 from model.layers import (
     ON_ONE,
+    Loop,
     Means,
     Norm,
     matmul_precision,
     rotary_angles,
+    scan_layers,
     weight,
 )
 from model.mlp import Mlp
@@ -61,7 +63,7 @@ class Decoder(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means = ON_ONE) -> None:
-        self.config, self.constrain = config, means.constrain
+        self.config, self.means, self.constrain = config, means, means.constrain
         vocab, embed = config.padded_vocab_size, config.embed_dim
         self.embedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
         if config.positions == "learned":
@@ -69,9 +71,11 @@ class Decoder(nnx.Module):
             self.position_embedding = weight(rngs, shape, ("position", "embed"), config.init_std)
 
         @nnx.split_rngs(splits=config.num_layers)
-        @nnx.vmap
         def stacked(rngs: nnx.Rngs) -> Block:
-            return Block(config, rngs, means)
+            if means.order is not None:  # a layer is the same wherever it lies
+                order = jnp.asarray(means.order)
+                nnx.update(rngs, jax.tree.map(lambda x: x[order], nnx.state(rngs)))
+            return nnx.vmap(lambda rngs: Block(config, rngs, means))(rngs)
 
         self.blocks = stacked(rngs)
         self.final_norm = Norm(config, embed)
@@ -100,28 +104,33 @@ class Decoder(nnx.Module):
         """
         config = self.config
         dtype = jnp.dtype(config.dtype)
-        x_BTD = jnp.take(self.embedding[...], tokens_BT, axis=0)
-        angles = None
-        if config.positions == "learned":
+        learned = config.positions == "learned"
+        looked_up = jnp.float32 if learned else dtype
+        x_BTD = self.means.look_up(self.embedding[...], tokens_BT, looked_up)
+        if learned:
             x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
-        else:
-            angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
         x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
         definition, stacked = nnx.split(self.blocks)
 
-        def layer(x_BTD: jax.Array, block_and_past: tuple[Any, KeyValues | None]) -> Any:
+        def layer(
+            x_BTD: jax.Array,
+            block_and_past: tuple[Any, KeyValues | None],
+            rows: tuple[jax.Array, jax.Array],
+        ) -> tuple[jax.Array, KeyValues | None]:
             state, past = block_and_past
+            segments_BT, positions_BT = rows
+            angles = None
+            if config.positions == "rope":
+                angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
             block = nnx.merge(definition, state)
             return block(x_BTD, segments_BT, angles, past, start)
 
-        if config.remat != "none":
-            # Two loops share no common subexpressions; where all layers are unrolled there is no
-            # loop, and what is recomputed would be merged with what it was computed from.
-            unrolled = config.scan_unroll == config.num_layers
-            layer = jax.checkpoint(layer, policy=remat.policy(config), prevent_cse=unrolled)
+        loop = Loop(config.scan_unroll, remat.policy(config))
+        run = self.means.run_layers if cache is None else scan_layers
         with matmul_precision(config):
-            x_BTD, cache = jax.lax.scan(layer, x_BTD, (stacked, cache), unroll=config.scan_unroll)
+            rows = segments_BT, positions_BT
+            x_BTD, cache = run(layer, x_BTD, (stacked, cache), rows, loop)
         if cache is not None:
             cache = self._place_cache(cache)
         return self.final_norm(x_BTD), cache

@@ -23,11 +23,53 @@ Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
 """Given an einsum's equation, activations and a weight in their dtype, returns the product in it.
 What is summed over comes last in the activations and first in the weight."""
 
+LookUp = Callable[[jax.Array, jax.Array, Any], jax.Array]
+"""Given a table [V, D], tokens [B, T] and a dtype, returns their rows [B, T, D] in it."""
+
+Layer = Callable[[jax.Array, Any, Any], tuple[jax.Array, Any]]
+"""layer(x_BTD, its part of what is stacked, rows) -> (x_BTD, extras). `rows`, which all layers see,
+and `extras` are trees of arrays whose first dimension is B: a layer treats every row apart."""
+
+
+class Loop(NamedTuple):
+    """How layers are called one after the other.
+
+    Attributes:
+      unroll: layers in an iteration.
+      keep: what of a layer is kept for the backward pass, which computes the rest anew: a policy of
+        `jax.checkpoint`. None keeps all.
+    """
+
+    unroll: int
+    keep: Callable[..., Any] | None
+
+
+RunLayers = Callable[[Layer, jax.Array, Any, Any, Loop], tuple[jax.Array, Any]]
+"""run(layer, x_BTD, stacked, rows, loop) -> (x_BTD, extras [L, B, ...] in depth order): calls the
+layers one after the other. `sharding` builds one that does so in stages."""
+
 
 def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """The `constrain` of a single device."""
     del axes
     return x
+
+
+def look_up(table_VD: jax.Array, tokens_BT: jax.Array, dtype: Any) -> jax.Array:
+    """The `look_up` of a table that lies in one piece."""
+    return jnp.take(table_VD, tokens_BT, axis=0).astype(dtype)
+
+
+def scan_layers(
+    layer: Layer, x_BTD: jax.Array, stacked: Any, rows: Any, loop: Loop
+) -> tuple[jax.Array, Any]:
+    """The `run_layers` of layers that all are at hand: one loop over them."""
+    if loop.keep is not None:
+        # Two loops share no common subexpressions; where all layers are unrolled there is no
+        # loop, and what is recomputed would be merged with what it was computed from.
+        unrolled = loop.unroll == jax.tree.leaves(stacked)[0].shape[0]
+        layer = jax.checkpoint(layer, policy=loop.keep, prevent_cse=unrolled)
+    return jax.lax.scan(lambda x, one: layer(x, one, rows), x_BTD, stacked, unroll=loop.unroll)
 
 
 def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -43,11 +85,17 @@ class Means(NamedTuple):
       attend: computes attention of whole rows; by default it is written out in XLA, with memory
         that is quadratic in length.
       multiply: multiplies activations with the weights of the blocks.
+      look_up: finds the rows of tokens in the embedding table.
+      run_layers: calls the layers one after the other.
+      order: which layer, counted from the input, lies where of those stacked; None is as counted.
     """
 
     constrain: Constrain = unconstrained
     attend: Attend | None = None
     multiply: Multiply = einsum
+    look_up: LookUp = look_up
+    run_layers: RunLayers = scan_layers
+    order: tuple[int, ...] | None = None
 
     def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
         """`multiply`, with its name in TENSORS (model/config.py)."""

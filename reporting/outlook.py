@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from data.preparation import Prepared
 from data.stream import Stream
 from sharding.attention import described
+from sharding.schedule import schedule
 from training.config import RunConfig
 from training.state import TrainState
 
@@ -35,9 +36,22 @@ def describe(
         f"attention: {described(mesh, model, config.mesh.context_attention)}; optimizer: "
         f"{config.optimizer.name}; on each device {_megabytes(state.params)} of parameters and "
         f"{_megabytes(state.opt_state)} of optimizer state",
+        *_stages(config, mesh),
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)
+
+
+def _stages(config: RunConfig, mesh: Mesh) -> list[str]:
+    """A line if there are several."""
+    if mesh.shape["pipeline"] == 1:
+        return []
+    plan = schedule(mesh, config.mesh, config.train.batch_size // config.train.accumulation)
+    size = config.model.num_layers // (plan.stages * plan.rounds)
+    return [
+        f"pipeline: {plan.stages} stages of {plan.rounds} x {size} layers, {plan.microbatches} "
+        f"microbatches, which leave a stage without work for {plan.bubble:.0%} of the time"
+    ]
 
 
 def _megabytes(tree: Any) -> str:

@@ -6,23 +6,37 @@ from errors import UserError
 from model import products
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
+from sharding import pipeline
 from sharding.attention import attention
-from sharding.config import ContextAttention
+from sharding.config import MeshConfig
+from sharding.embedding import looking_up
 from sharding.placement import constrainer
+from sharding.schedule import order
 
 
-def means(mesh: Mesh, config: ModelConfig, context_attention: ContextAttention = "auto") -> Means:
+def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> Means:
     """Those of a decoder on the devices of a mesh, whether they are here or not.
 
     Args:
-      mesh, config: of the decoder.
-      context_attention: see MeshConfig.
+      mesh: the mesh.
+      config: of the decoder.
+      layout: what the mesh does not say, of context and of stages; None is the defaults.
 
     Raises:
       UserError: a package that the config needs is not installed.
     """
-    return Means(
-        constrainer(mesh), attention(mesh, config, context_attention), _multiply(mesh, config)
+    layout = layout or MeshConfig()
+    found = Means(
+        constrainer(mesh),
+        attention(mesh, config, layout.context_attention),
+        _multiply(mesh, config),
+        looking_up(mesh),
+    )
+    if (stages := mesh.shape["pipeline"]) == 1:
+        return found
+    return found._replace(
+        run_layers=pipeline.runner(mesh, layout),
+        order=order(stages, layout.rounds, config.num_layers),
     )
 
 

@@ -21,10 +21,13 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "norm": (),
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
-    # activations; between blocks, where nothing looks along the length, it is split once more
+    "stages": ("pipeline",),
+    # activations; between blocks, where nothing looks along the length, it is split once more, and
+    # after the last of them along all that splits the vocabulary
     "batch": ("data", "fsdp", "expert"),
     "length": ("context",),
     "act_length": ("context", "tensor"),
+    "head_length": ("context", "tensor", "pipeline"),
     "act_embed": (),
     # what is done to each of many arrays apart
     "stack": ("pipeline", "fsdp", "expert", "context", "tensor"),
@@ -32,7 +35,7 @@ TABLE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-IF_DIVIDED = frozenset({"kv_heads", "batch", "length", "act_length"})
+IF_DIVIDED = frozenset({"kv_heads", "batch", "length", "act_length", "head_length"})
 """Axes that are split only as far as their mesh axes divide them, and whole on the others.
 
 Key-value heads, where `tensor` is larger than their number or does not divide it: the query heads

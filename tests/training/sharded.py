@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from model import parameters
 from model.config import ModelConfig
 from model.decoder import Decoder
-from sharding.config import ContextAttention, MeshConfig
+from sharding.config import MeshConfig
 from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.placement import place_rows
@@ -57,14 +57,14 @@ def begin(
     model: ModelConfig = MODEL,
     train: TrainConfig | None = None,
     optimizer: OptimizerConfig = OPTIMIZER,
-    context_attention: ContextAttention = "auto",
+    layout: MeshConfig | None = None,
 ) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
-    outline = parameters.outline(model, means(mesh, model, context_attention))
+    outline = parameters.outline(model, means(mesh, model, layout))
     tx = make_optimizer(optimizer, train.steps, outline, mesh)
     schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)
-    state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
+    state = jax.jit(lambda: fresh_state(outline, tx, 0), out_shardings=shardings_of(abstract))()
     step = make_step(outline, tx, schedule, train, mesh, abstract)
     return Run(mesh, outline, abstract, state, step)
 

@@ -10,6 +10,7 @@ import pytest
 
 from model.config import ModelConfig
 from model.generation import Generator, Sampling
+from sharding.config import MeshConfig
 from sharding.table import sharding
 from tests.training.sharded import GROUPED, MODEL, begin, host, mesh_of, placed
 from training.config import TrainConfig
@@ -29,7 +30,7 @@ MODELS = {
 def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -> Any:
     """Metrics of three steps, and the state after the first: two microbatches each."""
     train = TrainConfig(steps=20, batch_size=16, z_loss=1e-3, accumulation=2)
-    run = begin(mesh_of(**dict(sizes)), model, train, context_attention=form)
+    run = begin(mesh_of(**dict(sizes)), model, train, layout=MeshConfig(context_attention=form))
     state, metrics, first = run.state, [], None
     for index in range(3):
         state, values = run.step(state, placed(run.mesh, index))
