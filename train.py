@@ -35,6 +35,7 @@ from configs import flags as config_flags
 from data.preparation import Prepared, prepare
 from data.stream import Stream, stream_of
 from data.windows import Windows
+from evaluation.decoding import to_decode
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Scorer, make_scorer
 from model.parameters import Params
@@ -47,10 +48,11 @@ from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
 from sharding.feed import Feed
+from sharding.layer_order import LayerOrder
 from sharding.placement import abstract_rows
 from training.assembly import Assembly, assemble
 from training.config import RunConfig
-from training.state import TrainState, fresh_state, shardings_of
+from training.state import TrainState, fresh_state, shardings_of, stacked
 
 CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
@@ -147,7 +149,9 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     job, config, watch, workdir = run.job, run.config, run.job.watch, run.workdir
     steps, every = config.train.steps, config.evaluation.every
     ran_on = environment.describe()  # now: the code may be changed while it runs
-    with Checkpoints(workdir.path, config.checkpoint.keep, watch.bounds.save) as checkpoints:
+    order = LayerOrder(run.mesh, config.mesh.rounds, stacked(run.made.tx, run.made.outline))
+    keep = config.checkpoint.keep
+    with Checkpoints(workdir.path, keep, watch.bounds.save, order) as checkpoints:
         start, finished = where_it_stands(run, checkpoints)
         progress = Progress(steps, start) if run.first else None
         say: Callable[[str], None] = progress.note if progress else lambda text: None
@@ -298,7 +302,7 @@ def first_state(
         say(f"resuming after step {start} of {config.train.steps} in {run.workdir}")
         return state
     make = jax.jit(
-        lambda: fresh_state(config.model, run.made.tx, config.train.seed),
+        lambda: fresh_state(run.made.outline, run.made.tx, config.train.seed),
         out_shardings=shardings_of(run.made.state),
     )
     return make()
@@ -375,7 +379,8 @@ def finish(
     """
     watch, workdir, config, data = run.job.watch, run.workdir, run.config, run.data
     watch.at("drawing samples", watch.bounds.start)
-    samples = summary.draw_samples(config, run.made.outline, params, data, run.mesh)
+    outline, params, mesh = to_decode(run.made.outline, params, run.mesh, config.mesh.rounds)
+    samples = summary.draw_samples(config, outline, params, data, mesh)
     watch.at("writing the report", watch.bounds.save)
     if files is None or progress is None:
         return

@@ -74,7 +74,9 @@ def prepared(shape: Shape) -> Iterator[Prepared]:
     outline = parameters.outline(config, means(mesh, config))
     tx = make_optimizer(optimizer, _STEPS, outline, mesh)
     abstract = abstract_state(tx, outline, mesh)
-    state: Any = jax.jit(lambda: fresh_state(config, tx, 0), out_shardings=shardings_of(abstract))()
+    state: Any = jax.jit(
+        lambda: fresh_state(outline, tx, 0), out_shardings=shardings_of(abstract)
+    )()
     train = TrainConfig(steps=_STEPS, batch_size=shape.rows)
     step = make_step(outline, tx, learning_rate(optimizer, _STEPS), train, mesh, abstract)
     rng = np.random.default_rng(0)

@@ -100,6 +100,17 @@ def _memory(result: Result) -> Iterator[str]:
     yield from _table("| tokens | attention | head |", rows)
     yield ""
     yield f"One {result['device']}; attention: {result['attention']}."
+    if not result["along_context"]:
+        return
+    yield ""
+    whole, *_ = result["along_context"].values()
+    rows = []
+    for name, one in result["along_context"].items():
+        cells = (f"{size / 1e6:,.1f} MB | {whole[key] / size:.1f}" for key, size in one.items())
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    yield from _table(
+        f"| {result['along']:,} tokens, on a device | attention | x less | a step | x less |", rows
+    )
 
 
 def _profile(result: Result) -> Iterator[str]:

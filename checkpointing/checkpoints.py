@@ -9,6 +9,7 @@ from etils import epath
 
 from errors import UserError
 from model.parameters import Params
+from sharding.layer_order import LayerOrder, on_host
 from training.state import TrainState
 
 
@@ -16,12 +17,17 @@ class Checkpoints:
     """The checkpoints of a run, one directory a step.
 
     A checkpoint holds three items: `params`, `optimizer` (Optax's state) and `run` (JSON: the
-    config, the cursor, what the data was). Arrays are stored per parameter, whatever the mesh.
+    config, the cursor, what the data was). Arrays are stored per parameter, whatever the mesh, and
+    layers in the order of depth, whatever their order in memory.
     Orbax writes into a temporary directory and renames it: what has a step's name is complete.
     """
 
     def __init__(
-        self, workdir: epath.PathLike, keep: int | None = None, timeout_s: float = 1800
+        self,
+        workdir: epath.PathLike,
+        keep: int | None = None,
+        timeout_s: float = 1800,
+        order: LayerOrder | None = None,
     ) -> None:
         """Opens them to read, or, with `keep`, also to save.
 
@@ -29,8 +35,9 @@ class Checkpoints:
           workdir: of the run.
           keep: how many of the newest stay.
           timeout_s: of one save in the background.
+          order: of the layers of states; None is that of depth.
         """
-        self._workdir = workdir
+        self._workdir, self._order = workdir, order
         self._manager = ocp.CheckpointManager(
             epath.Path(workdir) / "checkpoints",
             options=ocp.CheckpointManagerOptions(
@@ -63,6 +70,8 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState, run: dict[str, Any]) -> None:
         """Starts saving; returns once the state is copied off the devices (it may be donated)."""
+        if self._order is not None:
+            state = self._order.by_depth(state, on_host)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -94,7 +103,8 @@ class Checkpoints:
             ),
         )
         count = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
-        return TrainState(restored["params"], restored["optimizer"], count)
+        state = TrainState(restored["params"], restored["optimizer"], count)
+        return state if self._order is None else self._order.by_stage(state)
 
     def raise_errors(self) -> None:
         """Raises what a save in the background failed with, if one did."""

@@ -32,7 +32,9 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         AHEAD: "mixture stages skip",
         FREE: "eval_split data_dir processes max_epochs mixture.*.eval_split mixture.*.data_dir",
     },
-    "mesh": {FREE: "data fsdp tensor context expert pipeline"},
+    "mesh": {
+        FREE: "data fsdp tensor context expert pipeline context_attention rounds microbatches"
+    },
     "optimizer": {
         FROZEN: "name beta1 beta2 eps momentum weight_decay clip_norm",
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",

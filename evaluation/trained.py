@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -13,6 +13,7 @@ from checkpointing.workdir import Workdir
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
+from sharding import schedule
 from sharding.config import AXES, MeshConfig, decoding_mesh
 from sharding.means import means
 from sharding.mesh import make_mesh
@@ -45,7 +46,7 @@ def parse_mesh(text: str) -> MeshConfig:
     Raises:
       UserError: an unknown axis, or a size that cannot be.
     """
-    given: dict[str, int] = {}
+    given: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in AXES or not re.fullmatch(r"-?[0-9]+", size):
@@ -91,18 +92,27 @@ def load(
     step = resolve(workdir, step)
     checkpoints = Checkpoints(workdir.path)
     run, notes = record.read(checkpoints.run(step), workdir)
-    config, batches = run.config, {}
+    config, batches, lengths = run.config, {}, {}
     if rows is not None:
         name = "--batch_size" if rows else "the run's evaluation.batch_size (see --batch_size)"
         batches[name] = rows or config.evaluation.batch_size
+        lengths["the run's data.sequence_length"] = config.data.sequence_length
     if mesh_config is None:
-        sizes = config.model.num_heads, config.model.mlp_dim, config.model.padded_vocab_size
+        model = config.model
+        sizes = model.num_heads, *model.mlp_widths, model.padded_vocab_size
         mesh_config = decoding_mesh(jax.device_count(), *sizes)
     try:
         mesh = make_mesh(mesh_config)
-        outline = parameters.outline(config.model, means(mesh, config.model))
+        if rows is None and mesh.shape["pipeline"] > 1:
+            raise ValueError(
+                f"pipeline={mesh.shape['pipeline']}: a token would wait in one stage for all "
+                "others; leave pipeline out to generate"
+            )
+        layers = config.model.stacks
+        schedule.check(mesh, mesh_config, sum(layers), batches, others=sum(layers[:-1]))
+        outline = parameters.outline(config.model, means(mesh, config.model, mesh_config))
         shapes, axes = parameters.shapes(outline), parameters.logical_axes(outline)
-        notes += validate(mesh, axes, shapes, batches)
+        notes += validate(mesh, axes, shapes, batches, lengths)
     except ValueError as error:
         raise UserError(f"--mesh: {error}") from None
     if jax.process_index() == 0:

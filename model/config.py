@@ -118,7 +118,7 @@ class ModelConfig:
                 raise ValueError(f"{key}={list(names)}: with remat='none' everything is kept")
         if self.moe.num_experts:
             self._check_experts()
-        scanned = self.num_layers - (self.moe.first_dense if self.moe.num_experts else 0)
+        scanned = self.stacks[-1]
         if scanned % self.scan_unroll:
             of = "num_layers" if scanned == self.num_layers else "num_layers - moe.first_dense"
             raise ValueError(f"scan_unroll={self.scan_unroll} does not divide {of}={scanned}")
@@ -146,6 +146,12 @@ class ModelConfig:
     def dense_layers(self) -> int:
         """The layers, first in depth, whose MLP is dense."""
         return self.moe.first_dense if self.moe.num_experts else self.num_layers
+
+    @property
+    def stacks(self) -> tuple[int, ...]:
+        """Layers of each kind in the order of depth; those of a kind are stacked."""
+        dense = self.dense_layers
+        return tuple(layers for layers in (dense, self.num_layers - dense) if layers)
 
     @property
     def mlp_widths(self) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """The decoder: embedding, a scan over stacked blocks, output projection."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +13,12 @@ from model.attention import Attention, KeyValues
 from model.config import ModelConfig
 from model.layers import (
     ON_ONE,
+    Loop,
     Means,
     Norm,
     matmul_precision,
     rotary_angles,
+    scan_layers,
     weight,
 )
 from model.mlp import Mlp
@@ -86,7 +87,7 @@ class Decoder(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means = ON_ONE) -> None:
-        self.config, self.constrain = config, means.constrain
+        self.config, self.means, self.constrain = config, means, means.constrain
         vocab, embed = config.padded_vocab_size, config.embed_dim
         self.embedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
         if config.positions == "learned":
@@ -95,16 +96,18 @@ class Decoder(nnx.Module):
 
         def stack(layers: int, experts: bool) -> Any:
             @nnx.split_rngs(splits=layers)
-            @nnx.vmap
             def stacked(rngs: nnx.Rngs) -> Block:
-                return Block(config, rngs, means, experts)
+                if means.order is not None:  # a layer is the same wherever it lies
+                    order = jnp.asarray(means.order)
+                    nnx.update(rngs, jax.tree.map(lambda x: x[order], nnx.state(rngs)))
+                return nnx.vmap(lambda rngs: Block(config, rngs, means, experts))(rngs)
 
             return stacked(rngs)
 
-        dense, of_experts = config.dense_layers, config.num_layers - config.dense_layers
-        if dense and of_experts:
-            self.dense_blocks = stack(dense, experts=False)
-        self.blocks = stack(of_experts or dense, experts=of_experts > 0)
+        *before, layers = config.stacks
+        if before:
+            self.dense_blocks = stack(*before, experts=False)
+        self.blocks = stack(layers, experts=config.moe.num_experts > 0)
         self.final_norm = Norm(config, embed)
         if not config.tie_embeddings:
             self.unembedding = weight(rngs, (vocab, embed), ("vocab", "embed"), config.init_std)
@@ -128,20 +131,23 @@ class Decoder(nnx.Module):
         """
         config = self.config
         dtype = jnp.dtype(config.dtype)
-        x_BTD = jnp.take(self.embedding[...], tokens_BT, axis=0)
-        angles = None
-        if config.positions == "learned":
+        learned = config.positions == "learned"
+        looked_up = jnp.float32 if learned else dtype
+        x_BTD = self.means.look_up(self.embedding[...], tokens_BT, looked_up)
+        if learned:
             x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
-        else:
-            angles = rotary_angles(positions_BT, config.head_dim, config.rope_theta)
         x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
         grown, routing = [], None
         for index, (blocks, layers) in enumerate(self._stacks):
             definition, stacked = nnx.split(blocks)
-            run = functools.partial(self._layer, definition, segments_BT, angles, start)
-            past = None if cache is None else cache[index]
-            x_BTD, (past, routing) = self._scan(run, layers, x_BTD, (stacked, past))
+            layer = functools.partial(self._layer, definition, start)
+            loop = Loop(min(config.scan_unroll, layers), remat.policy(config))
+            run = self.means.run_layers if cache is None else scan_layers
+            each = stacked, None if cache is None else cache[index]
+            with matmul_precision(config):
+                x_BTD, extras = run(layer, x_BTD, each, (segments_BT, positions_BT), loop)
+            past, routing = extras
             grown.append(past)
         x_BTD = self.final_norm(x_BTD)
         return Features(x_BTD, None if cache is None else self._placed(tuple(grown)), routing)
@@ -149,33 +155,23 @@ class Decoder(nnx.Module):
     @property
     def _stacks(self) -> tuple[tuple[Block, int], ...]:
         """The stacks of layers of a kind in the order of depth, and how many layers each has."""
-        layers, dense = self.config.num_layers, self.config.dense_layers
-        if dense in (0, layers):
-            return ((self.blocks, layers),)
-        return (self.dense_blocks, dense), (self.blocks, layers - dense)
+        blocks = (self.dense_blocks, self.blocks) if len(self.config.stacks) > 1 else (self.blocks,)
+        return tuple(zip(blocks, self.config.stacks, strict=True))
 
-    @staticmethod
     def _layer(
+        self,
         definition: Any,
-        segments_BT: jax.Array,
-        angles: jax.Array | None,
         start: jax.Array | int,
         x_BTD: jax.Array,
         block_and_past: tuple[Any, KeyValues | None],
-    ) -> Any:
+        rows: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
         state, past = block_and_past
+        segments_BT, positions_BT = rows
+        angles = None
+        if self.config.positions == "rope":
+            angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
         return nnx.merge(definition, state)(x_BTD, segments_BT, angles, past, start)
-
-    def _scan(self, layer: Callable[..., Any], layers: int, x_BTD: jax.Array, each: Any) -> Any:
-        """Goes through the layers of a stack; what remat keeps is decided here."""
-        config = self.config
-        unroll = min(config.scan_unroll, layers)
-        if config.remat != "none":
-            # Two loops share no common subexpressions; where all layers are unrolled there is no
-            # loop, and what is recomputed would be merged with what it was computed from.
-            layer = jax.checkpoint(layer, policy=remat.policy(config), prevent_cse=unroll == layers)
-        with matmul_precision(config):
-            return jax.lax.scan(layer, x_BTD, each, unroll=unroll)
 
     @property
     def table(self) -> nnx.Param:

@@ -23,6 +23,31 @@ Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
 """Given an einsum's equation, activations and a weight in their dtype, returns the product in it.
 What is summed over comes last in the activations and first in the weight."""
 
+LookUp = Callable[[jax.Array, jax.Array, Any], jax.Array]
+"""Given a table [V, D], tokens [B, T] and a dtype, returns their rows [B, T, D] in it."""
+
+Layer = Callable[[jax.Array, Any, Any], tuple[jax.Array, Any]]
+"""layer(x_BTD, its part of what is stacked, rows) -> (x_BTD, extras). `rows`, which all layers see,
+and `extras` are trees of arrays whose first dimension is B: a layer treats every row apart."""
+
+
+class Loop(NamedTuple):
+    """How layers are called one after the other.
+
+    Attributes:
+      unroll: layers in an iteration.
+      keep: what of a layer is kept for the backward pass, which computes the rest anew: a policy of
+        `jax.checkpoint`. None keeps all.
+    """
+
+    unroll: int
+    keep: Callable[..., Any] | None
+
+
+RunLayers = Callable[[Layer, jax.Array, Any, Any, Loop], tuple[jax.Array, Any]]
+"""run(layer, x_BTD, stacked, rows, loop) -> (x_BTD, extras [L, B, ...] in depth order): calls the
+layers one after the other. `sharding` builds one that does so in stages."""
+
 
 class ExpertWeights(NamedTuple):
     """Of the experts of a layer, in the dtype that they are multiplied in.
@@ -49,6 +74,23 @@ def unconstrained(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     return x
 
 
+def look_up(table_VD: jax.Array, tokens_BT: jax.Array, dtype: Any) -> jax.Array:
+    """The `look_up` of a table that lies in one piece."""
+    return jnp.take(table_VD, tokens_BT, axis=0).astype(dtype)
+
+
+def scan_layers(
+    layer: Layer, x_BTD: jax.Array, stacked: Any, rows: Any, loop: Loop
+) -> tuple[jax.Array, Any]:
+    """The `run_layers` of layers that all are at hand: one loop over them."""
+    if loop.keep is not None:
+        # Two loops share no common subexpressions; where all layers are unrolled there is no
+        # loop, and what is recomputed would be merged with what it was computed from.
+        unrolled = loop.unroll == jax.tree.leaves(stacked)[0].shape[0]
+        layer = jax.checkpoint(layer, policy=loop.keep, prevent_cse=unrolled)
+    return jax.lax.scan(lambda x, one: layer(x, one, rows), x_BTD, stacked, unroll=loop.unroll)
+
+
 def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
     """The `multiply` that is the product itself."""
     return jnp.einsum(equation, x, w)
@@ -62,13 +104,19 @@ class Means(NamedTuple):
       attend: computes attention of whole rows; by default it is written out in XLA, with memory
         that is quadratic in length.
       multiply: multiplies activations with the weights of the blocks.
+      look_up: finds the rows of tokens in the embedding table.
       experts: computes mixtures of experts; by default on one device (model/moe.py).
+      run_layers: calls the layers one after the other.
+      order: which layer, counted from the input, lies where of those stacked; None is as counted.
     """
 
     constrain: Constrain = unconstrained
     attend: Attend | None = None
     multiply: Multiply = einsum
+    look_up: LookUp = look_up
     experts: Experts | None = None
+    run_layers: RunLayers = scan_layers
+    order: tuple[int, ...] | None = None
 
     def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
         """`multiply`, with its name in TENSORS (model/config.py)."""
@@ -124,16 +172,17 @@ class Norm(nnx.Module):
 
 @jax.custom_vjp
 def apart(x: jax.Array) -> jax.Array:
-    """x, whose gradient is written to memory before anything is made of it.
+    """x, which is written to memory before anything reads it, and so is its gradient.
 
-    Of itself XLA lets the product that the gradient of a norm's output comes from also sum the
-    gradient of its scale over the tokens: on TPUs that makes the product 1.7 times as long.
+    Of itself XLA computes a norm again inside every product that reads it, part by part, and lets
+    the product that gives its gradient sum that of its scale, too: on TPUs such products take up to
+    1.7 times as long.
     """
-    return x
+    return jax.lax.optimization_barrier(x)
 
 
 def _forward(x: jax.Array) -> tuple[jax.Array, None]:
-    return x, None
+    return jax.lax.optimization_barrier(x), None
 
 
 def _backward(_: None, grad: jax.Array) -> tuple[jax.Array]:
@@ -172,7 +221,9 @@ def _rotate(x_BTNH: jax.Array, angles: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def _rotate_back(angles: jax.Array, grad_BTNH: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _rotated(grad_BTNH, jnp.cos(angles), -jnp.sin(angles)), jnp.zeros_like(angles)
+    turned = _rotated(grad_BTNH, jnp.cos(angles), -jnp.sin(angles))
+    # Two products read it: XLA would turn it in each of them, part by part, again and again.
+    return jax.lax.optimization_barrier(turned), jnp.zeros_like(angles)
 
 
 rotate.defvjp(_rotate, _rotate_back)

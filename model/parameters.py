@@ -37,6 +37,12 @@ def logical_axes(model: Decoder) -> Params:
     return nnx.to_pure_dict(nnx.map_state(named, nnx.state(model, nnx.Param)))
 
 
+def stacked(model: Decoder) -> Params:
+    """Of every parameter whether its first dimension is layers."""
+    axes = logical_axes(model)
+    return jax.tree.map(lambda a: a[0] == "layers", axes, is_leaf=lambda a: isinstance(a, tuple))
+
+
 def in_compute_dtype(model: Decoder, params: Params) -> Params:
     """The parameters with every matrix in the dtype that it is multiplied in.
 
@@ -58,9 +64,9 @@ def in_compute_dtype(model: Decoder, params: Params) -> Params:
     )(params)
 
 
-def initialize(config: ModelConfig, seed: int) -> Params:
+def initialize(config: ModelConfig, seed: int, means: Means = ON_ONE) -> Params:
     """Fresh parameters, float32. Jit it with out_shardings, and they are born sharded."""
-    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(seed)), nnx.Param))
+    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(seed), means), nnx.Param))
 
 
 def bind(model: Decoder, params: Params) -> Decoder:

@@ -1,10 +1,10 @@
 """Calls of kernels that are not the compiler's own, of which it estimates nothing."""
 
-import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from planning.hlo import Computation, Instruction, taken
+from planning.hlo import Computation, Instruction, Shape, taken
 
 _PRODUCTS = {"_fwd_": 2, "_dkv_": 4, "_dq_": 3}  # of matrices, in the phases of attention
 _TARGET = 'custom_call_target="tpu_custom_call"'
@@ -17,7 +17,7 @@ class Kernel(NamedTuple):
     Attributes:
       calls: in a run of the program.
       flops: of all of them: what the kernel's author says (`pl.CostEstimate`); where he says
-        nothing and it is causal attention, its products of matrices, of which half is left out.
+        nothing and it is attention, its products of matrices; if it is causal, half of each.
       bytes: of all of them: what the author says, or what goes in and what comes out.
     """
 
@@ -36,8 +36,19 @@ def kernel(computation: Computation, instruction: Instruction) -> tuple[str, Ker
     if found := _ESTIMATE.search(instruction.attributes):
         said = {key: int(n) for key, n in re.findall(r'"(\w+)":\s*"?(\d+)', found[1])}
         return name, Kernel(1, said.get("flops", 0), said.get("bytes_accessed", moved))
-    # The largest operand is [.., heads, T, H]; a causal product of such has T x heads x T x H.
     products = next((n for key, n in _PRODUCTS.items() if key in name), 0)
-    dims = max((shape.dims for shape in operands), key=math.prod, default=())
-    flops = products * math.prod(dims) * dims[-2] if len(dims) > 1 else 0
-    return name, Kernel(1, flops, moved)
+    return name, Kernel(1, products * _product(operands) if products else 0, moved)
+
+
+def _product(operands: Sequence[Shape]) -> int:
+    """FLOPs of a product of queries [.., heads, T, H] and keys [.., S, H], the first floats.
+
+    Where a mask is computed from the queries' indices, they stand beside the documents of queries
+    and keys, and half is left out (model/kernels/splash_parts.py has a kernel without).
+    """
+    floats = [shape for shape in operands if shape.dtype in ("bf16", "f32")]
+    numbers = [shape for shape in operands if shape.dtype == "s32" and len(shape.dims) > 1]
+    if not floats:
+        return 0
+    keys = floats[min(1, len(floats) - 1)].dims[-2]
+    return floats[0].elements * keys * (2 if len(numbers) == 2 else 1)

@@ -11,6 +11,7 @@ from configs import door
 from errors import UserError
 from model import parameters
 from planning.tensors import state_tensors, total
+from sharding import schedule
 from sharding.config import AXES
 from sharding.means import means
 from sharding.mesh import make_mesh
@@ -34,7 +35,7 @@ def lay_out(config: RunConfig, memory: int | None = None) -> Mesh:
     """
     notes = check(config, jax.device_count(), memory)
     mesh = mesh_over(config, jax.devices())
-    means(mesh, config.model)
+    means(mesh, config.model, config.mesh)
     for note in notes if jax.process_index() == 0 else ():
         print(f"note: {note}", file=sys.stderr)
     return mesh
@@ -76,6 +77,8 @@ def check(config: RunConfig, devices: int, memory: float | None = None) -> tuple
         mesh = abstract_mesh(config, devices)
         outline = parameters.outline(config.model)
         axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
+        layers = config.model.stacks
+        schedule.check(mesh, config.mesh, sum(layers), rows, others=sum(layers[:-1]))
         notes = validate(mesh, axes, shapes, rows, door.sequence_lengths(config))
     except ValueError as error:
         raise UserError(f"config.mesh: {error}") from None

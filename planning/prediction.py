@@ -9,7 +9,7 @@ lets run beside them.
 import dataclasses
 from collections.abc import Mapping
 
-from planning.chip import Chip, Torus
+from planning.chip import Chip
 from planning.exchanges import Exchange
 from planning.program import Program
 from planning.topology import Topology
@@ -87,9 +87,4 @@ class Clock:
         over = links(self.topology, self.sizes, one.axes)
         if one.between_slices:
             return one.sent / over.network
-        rate = over.rate
-        if one.kind == "collective-permute" and isinstance(self.chip.links, Torus):
-            # To one neighbour, over one link in one direction.
-            apart = min((apart for _, apart in over.dimensions), default=1)
-            rate = min(rate, self.chip.links.sustained / apart)
-        return one.sent / rate
+        return one.sent / (over.hop if one.kind == "collective-permute" else over.rate)

@@ -133,7 +133,7 @@ def candidates(config: RunConfig, devices: int) -> Iterator[RunConfig]:
                 yield dataclasses.replace(one, model=model)
 
 
-def _meshes(config: RunConfig, devices: int) -> Iterator[dict[str, int]]:
+def _meshes(config: RunConfig, devices: int) -> Iterator[dict[str, Any]]:
     model = config.model
     long = max(door.sequence_lengths(config).values()) >= _LONG
     tensors = [n for n in _divisors(devices) if n <= _MOST_TENSOR and model.num_heads % n == 0]

@@ -21,7 +21,7 @@ from sharding.mesh import over_slices
 
 RECEIVED = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 1}
 """Of each kind, how often (n - 1) / n of the whole come into a device: an all-reduce is a
-reduce-scatter and an all-gather."""
+reduce-scatter and an all-gather. Of a collective-permute the whole comes, from a neighbour."""
 
 
 class Links(NamedTuple):
@@ -32,6 +32,7 @@ class Links(NamedTuple):
       over: how many slices they are in.
       rate: bytes/s that come into a device over the links of its slice, where all travel round.
       across: bytes/s of an all-to-all, where each has its own way: what a device has, by the time.
+      hop: bytes/s that come into a device from the one before it, of the same slice.
       network: bytes/s that come into a device over the network.
       dimensions: of the torus, that have the axis: how many devices, and how far apart, in chips.
     """
@@ -40,6 +41,7 @@ class Links(NamedTuple):
     over: int
     rate: float
     across: float
+    hop: float
     network: float
     dimensions: tuple[tuple[int, int], ...] = ()
 
@@ -51,10 +53,12 @@ class Links(NamedTuple):
         """Bytes that come into a device.
 
         Args:
-          kind: of RECEIVED.
+          kind: of RECEIVED, or collective-permute.
           whole: bytes that a device has after the all-gather, or before the reduce-scatter; of an
-            all-to-all, before and after.
+            all-to-all or a collective-permute, before and after.
         """
+        if kind == "collective-permute":
+            return whole
         return RECEIVED[kind] * whole * (self.size - 1) / self.size
 
     def seconds(self, kind: str, whole: float) -> float:
@@ -62,8 +66,11 @@ class Links(NamedTuple):
 
         All but all-to-all: whole x (inside - 1) / inside / rate, and for a slice's share of it
         whole / inside x (over - 1) / over / network; an all-reduce twice that. All-to-all: whole /
-        across, and whole x (over - 1) / over / network.
+        across, and whole x (over - 1) / over / network. Collective-permute, to the next device:
+        whole / hop.
         """
+        if kind == "collective-permute":
+            return whole / self.hop
         if self.inside > 1 and kind == "all-to-all":
             inside = whole / self.across
         else:
@@ -90,12 +97,15 @@ def links(topology: Topology, sizes: Mapping[str, int], axes: tuple[str, ...]) -
     inside = math.prod(sizes[axis] // over_each[axis] for axis in axes)
     network = chip.host.network / (chip.host.chips * chip.devices)
     if not isinstance(chip.links, Torus):
-        return Links(inside, over, chip.links.rate, chip.links.rate, network)
+        rate = chip.links.rate
+        return Links(inside, over, rate, rate, rate, network)
     places = _places(topology, tuple(sizes[axis] // over_each[axis] for axis in AXES))
     one = tuple(slice(None) if axis in axes else 0 for axis in AXES)
     group = places[one].reshape(-1, places.shape[-1])
     rate, across, dimensions = _rates(topology, chip.links, group)
-    return Links(inside, over, rate, across, network, dimensions)
+    # The next device is a neighbour along one dimension: one link leads there.
+    hop = chip.links.sustained / min((apart for _, apart in dimensions), default=1)
+    return Links(inside, over, rate, across, min(rate, hop), network, dimensions)
 
 
 def _rates(

@@ -8,7 +8,10 @@ from jax.sharding import Mesh
 
 from data.preparation import Prepared
 from data.stream import Stream
-from sharding.attention import kernel
+from model.config import ModelConfig
+from sharding.attention import described
+from sharding.experts import kernel
+from sharding.schedule import schedule
 from training.config import RunConfig
 from training.state import TrainState
 
@@ -32,12 +35,38 @@ def describe(
         f"model: {model.num_params():,} parameters, {model.dtype}; "
         f"{config.train.steps:,} steps of {config.train.batch_size} x "
         f"{config.data.sequence_length} tokens",
-        f"attention: {kernel(mesh, model).name}; optimizer: {config.optimizer.name}; on each "
-        f"device {_megabytes(state.params)} of parameters and {_megabytes(state.opt_state)} of "
-        "optimizer state",
+        f"attention: {described(mesh, model, config.mesh.context_attention)}; optimizer: "
+        f"{config.optimizer.name}; on each device {_megabytes(state.params)} of parameters and "
+        f"{_megabytes(state.opt_state)} of optimizer state",
+        *_experts(model, mesh),
+        *_stages(config, mesh),
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)
+
+
+def _stages(config: RunConfig, mesh: Mesh) -> list[str]:
+    """A line if there are several."""
+    if mesh.shape["pipeline"] == 1:
+        return []
+    plan = schedule(mesh, config.mesh, config.train.batch_size // config.train.accumulation)
+    size = config.model.num_layers // (plan.stages * plan.rounds)
+    return [
+        f"pipeline: {plan.stages} stages of {plan.rounds} x {size} layers, {plan.microbatches} "
+        f"microbatches, which leave a stage without work for {plan.bubble:.0%} of the time"
+    ]
+
+
+def _experts(model: ModelConfig, mesh: Mesh) -> list[str]:
+    """A line if there are any."""
+    moe = model.moe
+    if not moe.num_experts:
+        return []
+    return [
+        f"experts: {moe.num_experts}, of which {moe.experts_per_token} a token, and "
+        f"{moe.shared_experts} shared; over {mesh.shape['expert']} devices; "
+        f"{kernel(mesh, model).name}"
+    ]
 
 
 def _megabytes(tree: Any) -> str:

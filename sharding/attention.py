@@ -1,18 +1,22 @@
-"""Which kernel computes attention, and that each device computes it for its own rows and heads."""
+"""Which kernel computes attention, and that each device computes it for its own part of it all."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from model.config import ModelConfig
-from model.kernels import blockwise, splash, triton
+from model.kernels import blockwise, splash, splash_parts, triton
 from model.layers import Attend
-from sharding import collectives
-from sharding.table import mesh_axes, sharding
+from sharding import collectives, context
+from sharding.config import ContextAttention
+from sharding.table import mesh_axes, sharding, ways
+
+Form = Literal["whole", "ring", "gather"]
+"""How a device comes by the keys of its queries: it has whole rows, or see sharding/context.py."""
 
 
 class Kernel(NamedTuple):
@@ -20,13 +24,13 @@ class Kernel(NamedTuple):
     name: for people.
     platform: of the devices that it is for; "" is any.
     takes: tells whether it can compute a model's attention.
-    attend: of model/kernels.
+    attend: of model/kernels, what the form needs: `attend`, `parts` or `attend_part`.
     """
 
     name: str
     platform: str
     takes: Callable[[ModelConfig], bool]
-    attend: Callable[..., jax.Array]
+    attend: Callable[..., Any]
 
 
 def _bfloat16(config: ModelConfig) -> bool:
@@ -34,32 +38,98 @@ def _bfloat16(config: ModelConfig) -> bool:
     return config.dtype == "bfloat16"
 
 
+def _unwindowed(config: ModelConfig) -> bool:
+    return _bfloat16(config) and not config.sliding_window
+
+
 def _plain(config: ModelConfig) -> bool:
-    asked = config.sliding_window or config.attention_softcap
-    return _bfloat16(config) and not asked and config.head_dim in triton.HEAD_SIZES
+    return (
+        _unwindowed(config)
+        and not config.attention_softcap
+        and config.head_dim in triton.HEAD_SIZES
+    )
 
 
-KERNELS = (
-    Kernel("splash (Pallas)", "tpu", _bfloat16, splash.attend),
-    Kernel("flash (Pallas, Triton)", "gpu", _plain, triton.attend),
-    Kernel("blockwise (XLA)", "", lambda config: True, blockwise.attend),
-)
+def _any(config: ModelConfig) -> bool:
+    del config
+    return True
+
+
+_SPLASH, _BLOCKWISE = "splash (Pallas)", "blockwise (XLA)"
+
+KERNELS: Mapping[Form, tuple[Kernel, ...]] = {
+    "whole": (
+        Kernel(_SPLASH, "tpu", _bfloat16, splash.attend),
+        Kernel("flash (Pallas, Triton)", "gpu", _plain, triton.attend),
+        Kernel(_BLOCKWISE, "", _any, blockwise.attend),
+    ),
+    "ring": (
+        Kernel(_SPLASH, "tpu", _unwindowed, splash_parts.parts),
+        Kernel(_BLOCKWISE, "", _any, blockwise.parts),
+    ),
+    "gather": (
+        Kernel(_SPLASH, "tpu", _bfloat16, splash.attend_part),
+        Kernel(_BLOCKWISE, "", _any, blockwise.attend_part),
+    ),
+}
 """The first that is for the platform and takes the model is the one."""
 
 
-def kernel(mesh: Mesh, config: ModelConfig) -> Kernel:
+def form(
+    platform: str, devices: int, config: ModelConfig, asked: ContextAttention = "auto"
+) -> Form:
+    """How so many devices along `context` come by the keys that they need.
+
+    "auto" is the ring, whose memory is linear in a device's part of a row, unless there is a
+    kernel for the hardware that only keys gathered can have: on TPUs, with sliding windows.
+    """
+    if devices == 1:
+        return "whole"
+    if asked != "auto":
+        return asked
+    ring, gather = _first(platform, config, "ring"), _first(platform, config, "gather")
+    return "gather" if gather.platform and not ring.platform else "ring"
+
+
+def kernel(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> Kernel:
     """The kernel for the devices of a mesh, whether they are here or not."""
-    platform = mesh.devices.flat[0].platform
-    return next(k for k in KERNELS if k.platform in (platform, "") and k.takes(config))
+    return _first(_platform(mesh), config, _form(mesh, config, asked))
 
 
-def attention(mesh: Mesh, config: ModelConfig) -> Attend:
-    """The `attend` that the model is handed."""
-    asked = {"window": config.sliding_window, "softcap": config.attention_softcap}
-    asked = {name: value for name, value in asked.items() if value}
-    attend = functools.partial(kernel(mesh, config).attend, **asked)
+def _platform(mesh: Mesh) -> str:
+    platform: str = mesh.devices.flat[0].platform
+    return platform
+
+
+def _form(mesh: Mesh, config: ModelConfig, asked: ContextAttention) -> Form:
+    return form(_platform(mesh), mesh.shape["context"], config, asked)
+
+
+def _first(platform: str, config: ModelConfig, form: Form) -> Kernel:
+    return next(k for k in KERNELS[form] if k.platform in (platform, "") and k.takes(config))
+
+
+def described(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> str:
+    """The kernel, and how it comes by its keys, for people."""
+    across = {"whole": "", "ring": ", in a ring of {}", "gather": ", keys gathered over {}"}
+    how = across[_form(mesh, config, asked)].format(f"context={mesh.shape['context']}")
+    return kernel(mesh, config, asked).name + how
+
+
+def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto") -> Attend:
+    """The `attend` that the model is handed.
+
+    Along `context` tokens are in the order of sharding/order.py.
+    """
+    options = {"window": config.sliding_window, "softcap": config.attention_softcap}
+    options = {name: value for name, value in options.items() if value}
+    attend = functools.partial(kernel(mesh, config, asked).attend, **options)
     if mesh.size == 1:
         return attend
+    if (how := _form(mesh, config, asked)) != "whole":
+        across = context.ring if how == "ring" else context.gathered
+        axes = mesh_axes(mesh, "length", None)
+        attend = functools.partial(across, attend, axes, ways(mesh, "length"))
     heads = mesh_axes(mesh, "heads", config.num_heads)
 
     def on_mesh(
@@ -81,7 +151,9 @@ def attention(mesh: Mesh, config: ModelConfig) -> Attend:
         ) -> jax.Array:
             if whole:
                 n = q_BTNH.shape[2]
-                of_query = (collectives.index(heads) * n + jnp.arange(n)) // group
+                # All have the same, or each its own of those that are here.
+                each = jnp.arange(1 if group % n == 0 else n)
+                of_query = (collectives.index(heads) * n + each) // group
                 k_BTKH, v_BTKH = (jnp.take(x, of_query, axis=2) for x in (k_BTKH, v_BTKH))
             return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
 

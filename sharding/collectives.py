@@ -3,6 +3,8 @@
 Without axes nothing is exchanged: the compiler would keep an exchange with nobody.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -24,9 +26,25 @@ def index(axes: Axes) -> jax.Array:
     return jax.lax.axis_index(axes) if axes else jnp.zeros((), jnp.int32)
 
 
+def passed_on(x: Any, axes: Axes) -> Any:
+    """Arrays of the device before this one, which the first has from the last."""
+    number = jax.lax.axis_size(axes)
+    return jax.lax.ppermute(x, axes, [(i, (i + 1) % number) for i in range(number)])
+
+
+def size(axes: Axes) -> int:
+    """In how many parts a dimension is."""
+    return int(jax.lax.axis_size(axes)) if axes else 1
+
+
 def gathered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:
     """A dimension whole, of which each device has a part."""
     return jax.lax.all_gather(x, axes, axis=dimension, tiled=True) if axes else x
+
+
+def exchanged(x: jax.Array, axes: Axes, split: int, joined: int) -> jax.Array:
+    """A part of the dimension `split` of each device's, joined along the dimension `joined`."""
+    return jax.lax.all_to_all(x, axes, split, joined, tiled=True) if axes else x
 
 
 def scattered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:

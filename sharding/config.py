@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 """Mesh axes, outermost first: neighbours along the last ones are nearest in the hardware."""
@@ -9,7 +10,7 @@ AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 OVER_SLICES = ("pipeline", "data", "fsdp")
 """Those that may go from one slice of chips to the next, over the network of the data centre."""
 
-RESERVED = ("context", "pipeline")
+ContextAttention = Literal["auto", "ring", "gather"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +21,20 @@ class MeshConfig:
       data: copies of the model; each takes its share of the batch.
       fsdp: the batch is split, and so are parameters and optimizer state, gathered layer by layer.
       tensor: heads, MLP width and vocabulary are split.
+      context: rows are split along their length, and so are parameters, as along fsdp.
       expert: the batch is split, and so are the experts of each layer: tokens travel to them
         (sharding/experts.py). Of all other parameters it is a part of fsdp.
-      context, pipeline: reserved.
+      pipeline: stages that layers are split into (see sharding/schedule.py); the vocabulary is
+        split over them too.
+      context_attention: how a token reaches keys and values on other devices along `context`.
+        "ring": they travel round, while each device computes with what has come; memory is that of
+        a device's part of the row. "gather": each device gets all of a layer's. "auto": what the
+        hardware has the better kernel for, the ring if that is all the same.
+      rounds: that a microbatch makes through the stages, each through another group of layers.
+        More of them leave stages less time without work, for more exchanges.
+      microbatches: that go through the stages one after the other, of the rows that a step (of
+        train.accumulation) or an evaluation has at a time; 0 is four for each stage, or as many as
+        the rows on a device can be split into.
     """
 
     data: int = -1
@@ -31,14 +43,19 @@ class MeshConfig:
     context: int = 1
     expert: int = 1
     pipeline: int = 1
+    context_attention: ContextAttention = "auto"
+    rounds: int = 1
+    microbatches: int = 0
 
     def __post_init__(self) -> None:
         for axis in AXES:
             size = getattr(self, axis)
             if size == 0 or size < -1:
                 raise ValueError(f"{axis}={size}: give a number of devices, or -1 for the rest")
-            if axis in RESERVED and size != 1:
-                raise ValueError(f"{axis}={size}: this axis is reserved and does nothing; leave 1")
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds}: must be at least 1")
+        if self.microbatches < 0:
+            raise ValueError(f"microbatches={self.microbatches}: must not be negative")
         if sum(getattr(self, axis) == -1 for axis in AXES) > 1:
             raise ValueError("only one axis can be -1 (the devices that are left)")
 

@@ -25,6 +25,8 @@ from sharding import collectives
 from sharding.rounds import Ring, in_rounds
 from sharding.table import mesh_axes, sharding
 
+_TOKENS = ("stages", "batch", "length")  # what devices that have other tokens differ in
+
 
 class Kernel(NamedTuple):
     """Attributes:
@@ -60,7 +62,7 @@ def experts(mesh: Mesh, config: ModelConfig) -> Experts | None:
             kernel(mesh, config).grouped,
             axes,
             mesh.shape[axes[0]],
-            tokens=(*mesh_axes(mesh, "batch", None), *mesh_axes(mesh, "length", None)),
+            tokens=tuple(axis for name in _TOKENS for axis in mesh_axes(mesh, name, None)),
             ragged=mesh.devices.flat[0].platform != "cpu",  # CPUs do not have it
         )
         here = functools.partial(in_rounds, ring)

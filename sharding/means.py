@@ -6,19 +6,40 @@ from errors import UserError
 from model import products
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
+from sharding import pipeline
 from sharding.attention import attention
+from sharding.config import MeshConfig
+from sharding.embedding import looking_up
 from sharding.experts import experts
 from sharding.placement import constrainer
+from sharding.schedule import order
 
 
-def means(mesh: Mesh, config: ModelConfig) -> Means:
+def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> Means:
     """Those of a decoder on the devices of a mesh, whether they are here or not.
+
+    Args:
+      mesh: the mesh.
+      config: of the decoder.
+      layout: what the mesh does not say, of context and of stages; None is the defaults.
 
     Raises:
       UserError: a package that the config needs is not installed.
     """
-    multiply = _multiply(mesh, config)
-    return Means(constrainer(mesh), attention(mesh, config), multiply, experts(mesh, config))
+    layout = layout or MeshConfig()
+    found = Means(
+        constrainer(mesh),
+        attention(mesh, config, layout.context_attention),
+        _multiply(mesh, config),
+        looking_up(mesh),
+        experts(mesh, config),
+    )
+    if (stages := mesh.shape["pipeline"]) == 1:
+        return found
+    return found._replace(
+        run_layers=pipeline.runner(mesh, layout),
+        order=order(stages, layout.rounds, config.num_layers),
+    )
 
 
 def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:

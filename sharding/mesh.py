@@ -36,6 +36,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def reshaped(mesh: Mesh, config: MeshConfig) -> Mesh:
+    """Another mesh of the same devices in the same order."""
+    sizes = tuple(config.sizes(mesh.size).values())
+    return Mesh(mesh.devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def over_slices(sizes: Mapping[str, int], slices: int) -> dict[str, int]:
     """How many parts of each axis lie on slices of their own, outermost axes first.
 

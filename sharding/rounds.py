@@ -38,8 +38,8 @@ ROOM = 1.5
 other as many."""
 
 _BLOCK = 16
-"""Rows that travel together: so many of bfloat16 lie side by side in a TPU's memory, and the compiler
-would put each by itself first, which takes longer than to send it."""
+"""Rows that travel together: so many of bfloat16 lie side by side in a TPU's memory, whose compiler
+would put each by itself first."""
 
 _ROWS = 512  # all buffers of a round together have a multiple of so many: what kernels like
 

@@ -22,10 +22,13 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
     "router": (),
-    # activations; between blocks, where nothing looks along the length, it is split once more
+    "stages": ("pipeline",),
+    # activations; between blocks, where nothing looks along the length, it is split once more, and
+    # after the last of them along all that splits the vocabulary
     "batch": ("data", "fsdp", "expert"),
     "length": ("context",),
     "act_length": ("context", "tensor"),
+    "head_length": ("context", "tensor", "pipeline"),
     "act_embed": (),
     # what is done to each of many arrays apart
     "stack": ("pipeline", "fsdp", "expert", "context", "tensor"),
@@ -33,7 +36,7 @@ TABLE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-IF_DIVIDED = frozenset({"kv_heads", "batch", "length", "act_length"})
+IF_DIVIDED = frozenset({"kv_heads", "batch", "length", "act_length", "head_length"})
 """Axes that are split only as far as their mesh axes divide them, and whole on the others.
 
 Key-value heads, where `tensor` is larger than their number or does not divide it: the query heads
@@ -164,7 +167,12 @@ def validate(
         _check_divides(mesh, source, "batch", rows)
         used.update(TABLE["batch"])
     for source, length in lengths.items():
-        _check_divides(mesh, source, "length", length)
+        chunks = 2 * mesh.shape["context"]  # of sharding/order.py
+        if chunks > 2 and length % chunks:
+            raise ShardingError(
+                f"mesh.context={chunks // 2} cuts a row into {chunks} chunks, which do not divide "
+                f"{source}={length}; make that a multiple of {chunks}, or set mesh.context=1"
+            )
         used.update(TABLE["length"])
         if mesh_axes(mesh, "act_length", length) != mesh_axes(mesh, "act_length", None):
             whole["act_length"] = length

@@ -38,7 +38,7 @@ class Assembly(NamedTuple):
 def assemble(config: RunConfig, mesh: Mesh) -> Assembly:
     """The step of a run whose vocabulary is known."""
     steps = config.train.steps
-    outline = parameters.outline(config.model, means(mesh, config.model))
+    outline = parameters.outline(config.model, means(mesh, config.model, config.mesh))
     tx = make_optimizer(config.optimizer, steps, outline, mesh)
     state = abstract_state(tx, outline, mesh)
     if config.optimizer.offload:

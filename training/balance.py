@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from model.config import ModelConfig
+from model.decoder import Decoder
 from model.moe import Routing
 from model.parameters import Params
 
@@ -57,22 +58,30 @@ def balance(config: ModelConfig, routing: Routing, weights_BT: jax.Array) -> Bal
     return Balance(objective, sums | {LOAD: jnp.sum(chosen_LBE, axis=1)})
 
 
-def nudged(config: ModelConfig, params: Params, load_LE: jax.Array) -> Params:
+def nudged(model: Decoder, params: Params, load_LE: jax.Array) -> Params:
     """The parameters after a step, with the biases by which experts are chosen moved by a fixed
     amount, up where an expert had fewer tokens than the mean of its layer (Wang et al. 2024).
 
     They have no gradient and so stay where they are in every optimizer: weight decay leaves
     biases alone.
+
+    Args:
+      model: whose parameters they are; an outline will do.
+      params: where their blocks lie in the model's order.
+      load_LE: in the order of depth.
     """
-    if config.moe.balance != "bias" or not config.moe.num_experts:
+    moe = model.config.moe
+    if moe.balance != "bias" or not moe.num_experts:
         return params
     load_LE = load_LE.astype(jnp.float32)
+    if model.means.order is not None:
+        load_LE = load_LE[jnp.asarray(model.means.order)]
     missing_LE = jnp.mean(load_LE, axis=-1, keepdims=True) - load_LE
 
     def nudge(path: tuple[Any, ...], param: jax.Array) -> jax.Array:
         if path[-1].key != "balance_bias":
             return param
-        return param + config.moe.bias_rate * jnp.sign(missing_LE)
+        return param + moe.bias_rate * jnp.sign(missing_LE)
 
     return jax.tree_util.tree_map_with_path(nudge, params)
 

@@ -2,8 +2,9 @@
 
 Every device works on its own rows and its own part of the vocabulary (`shard_map`): the table is
 gathered along `fsdp` once, before the loop over the parts, in the dtype that it is multiplied in;
-its gradient is summed in float32 on each device and scattered once, after the loop. Inside the loop
-only numbers of [B, C] and the features' gradient cross devices, where the vocabulary is split.
+its gradient is summed in float32 on each device and scattered once, after the loop. Where the
+vocabulary is split, the features are too, along their length: inside the loop those of a part are
+gathered and their gradient is scattered, beside numbers of [B, C].
 """
 
 import functools
@@ -21,10 +22,14 @@ from sharding.table import mesh_axes, sharding
 
 
 class _Split(NamedTuple):
-    """The mesh axes that rows, their tokens, features and the vocabulary are split along."""
+    """The mesh axes that rows, their tokens, features and the vocabulary are split along.
+
+    `inner` are those of the vocabulary that split the length of features once more.
+    """
 
     batch: Axes
     length: Axes
+    inner: Axes
     embed: Axes
     vocab: Axes
 
@@ -99,15 +104,18 @@ def _on_mesh(
 ) -> tuple[tuple[jax.Array, Losses], Any]:
     """`_on_device` on every device; its second result is `_Gradients`, or None if not to learn."""
     table: Any = sharding(mesh, ("vocab", "embed"), arrays[0].shape).spec
+    length = mesh_axes(mesh, "length", arrays[1].shape[1])
+    whole = mesh_axes(mesh, "head_length", arrays[1].shape[1])
     split = _Split(
         batch=mesh_axes(mesh, "batch", None),
-        length=mesh_axes(mesh, "length", arrays[1].shape[1]),
+        length=length,
+        inner=tuple(axis for axis in whole if axis not in length),
         embed=mesh_axes(mesh, "embed", None),
         vocab=mesh_axes(mesh, "vocab", None),
     )
     alone: Any = PartitionSpec()
     rows: Any = PartitionSpec(split.batch)
-    tokens: Any = PartitionSpec(split.batch, split.length)
+    tokens: Any = PartitionSpec(split.batch, whole)
     work = functools.partial(_on_device, config, split, z_loss, learn)
     gradients = _Gradients(table, tokens) if learn else None
     return jax.shard_map(
@@ -129,11 +137,15 @@ def _on_device(
     targets_BT: jax.Array,
     weights_BT: jax.Array,
 ) -> tuple[tuple[jax.Array, Losses], _Gradients | None]:
-    """The loss of this device's part of the rows; `table_VD` is its part of the table."""
+    """The loss of this device's part of the rows; `table_VD` is its part of the table.
+
+    The tokens are its part too of those that it computes the loss of (see `_Split`).
+    """
     first = collectives.index(split.vocab) * table_VD.shape[0]
     table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
     rows, length, _ = x_BTD.shape
-    chunks = _chunks(length, 4 * rows * length * table_VD.shape[0], config.logits_mb << 20)
+    tokens = rows * length * collectives.size(split.inner)
+    chunks = _chunks(length, 4 * tokens * table_VD.shape[0], config.logits_mb << 20)
     padding = -length % chunks  # with weight zero
     parts = tuple(
         _cut(chunks, jnp.pad(a, ((0, 0), (0, padding), *((0, 0),) * (a.ndim - 2))))
@@ -192,7 +204,11 @@ def _chunk(
     Args:
       table_VD: this device's part of the vocabulary, whole rows.
       first: id of its first row.
+      x_BCD, targets_BC, weights_BC: its part of the tokens; C is that of all below.
     """
+    x_BCD, targets_BC, weights_BC = (
+        collectives.gathered(x, split.inner, 1) for x in (x_BCD, targets_BC, weights_BC)
+    )
     rows, length, width = x_BCD.shape
     # As matrices: XLA's products over two dimensions are slower on CPUs.
     x_MD, targets_M1, weights_M = (
@@ -232,8 +248,9 @@ def _chunk(
     with matmul_precision(config):
         grad_VD = jnp.einsum("MV,MD->VD", slope, x_MD, preferred_element_type=jnp.float32)
         grad_MD = jnp.einsum("MV,VD->MD", slope, table_VD, preferred_element_type=jnp.float32)
-    grad_MD = collectives.total(grad_MD, split.vocab).astype(x_BCD.dtype)
-    return found, _Gradients(grad_VD, grad_MD.reshape(x_BCD.shape))
+    grad_BCD = collectives.scattered(grad_MD.reshape(x_BCD.shape), split.inner, 1)
+    grad_BCD = collectives.total(grad_BCD, tuple(a for a in split.vocab if a not in split.inner))
+    return found, _Gradients(grad_VD, grad_BCD.astype(x_BCD.dtype))
 
 
 def _chunks(length: int, n_bytes: int, most: int) -> int:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from model.decoder import Decoder
+from sharding.order import spread
 from training import head
 from training.balance import LOAD, balance
 
@@ -38,8 +39,8 @@ def batch_sums(
 
     Args:
       model: with its parameters.
-      batch: tokens, targets, segments, positions, weights (0 or 1), bytes: [B, T]; of a mixture
-        also source, [B, S], 1 where the row is of the source.
+      batch: tokens, targets, segments, positions, weights (0 or 1), bytes: [B, T], in the order
+        of the text; of a mixture also source, [B, S], 1 where the row is of the source.
       mesh: of all arrays.
       z_loss: weight of the z-loss in the objective.
 
@@ -49,6 +50,7 @@ def batch_sums(
       "source_loss" and "source_tokens". A model with experts adds its losses to the objective,
       and their sums (training/balance.py).
     """
+    batch = {name: x if name == "source" else spread(mesh, x) for name, x in batch.items()}
     x_BTD, _, routing = model.features(batch["tokens"], batch["positions"], batch["segments"])
     objective, of_rows = head.losses(
         model.config, mesh, z_loss, model.table[...], x_BTD, batch["targets"], batch["weights"]

@@ -1,6 +1,7 @@
 """What training carries from step to step, born sharded."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,6 @@ import optax
 from jax.sharding import Mesh
 
 from model import parameters
-from model.config import ModelConfig
 from model.decoder import Decoder
 from sharding.table import placed, sharding
 
@@ -28,9 +28,9 @@ class TrainState:
     step: jax.Array
 
 
-def fresh_state(config: ModelConfig, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
-    params = parameters.initialize(config, seed)
+def fresh_state(model: Decoder, tx: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step; `model` is an outline."""
+    params = parameters.initialize(model.config, seed, model.means)
     return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -45,7 +45,28 @@ def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh)
     What an optimizer keeps of a parameter lies as the parameter does, where it keeps one dimension
     less along those that are left; all else is replicated.
     """
-    params = abstract_params(model, mesh)
+
+    def place(names: tuple[str, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        where = sharding(mesh, names, leaf.shape if names else None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    return _mapped(place, tx, model)
+
+
+def stacked(tx: optax.GradientTransformation, model: Decoder) -> TrainState:
+    """Of every leaf whether its first dimension is layers."""
+    return _mapped(lambda names, leaf: names[:1] == ("layers",), tx, model)
+
+
+def _mapped(
+    function: Callable[[tuple[str, ...], jax.ShapeDtypeStruct], Any],
+    tx: optax.GradientTransformation,
+    model: Decoder,
+) -> TrainState:
+    """Applies a function to the logical axes of every leaf of the state (none of what is not kept
+    of a parameter), and to its shape and dtype.
+    """
+    params = parameters.shapes(model)
     axes = {
         path: (names, param.shape)
         for (path, names), param in zip(
@@ -57,25 +78,21 @@ def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh)
         )
     }
 
-    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        names: tuple[str, ...] = ()
+    def call(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Any:
         # The path of what is kept of a parameter ends with that of the parameter.
         of = next((axes[path[i:]] for i in range(len(path)) if path[i:] in axes), None)
-        if of is not None:
-            names = _left(*of, leaf.shape)
-        where = sharding(mesh, names, leaf.shape if names else None)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+        return function(() if of is None else _left(*of, leaf.shape), leaf)
 
-    opt_state = jax.tree_util.tree_map_with_path(place, jax.eval_shape(tx.init, params))
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding(mesh, ()))
-    return TrainState(params, opt_state, step)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(params, jax.eval_shape(tx.init, params), step)
+    return jax.tree_util.tree_map_with_path(call, state)
 
 
 def _left(names: tuple[str, ...], of: tuple[int, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
     """The logical axes of what is kept of a parameter: all of its, or all but one, or none."""
     if shape == of:
         return names
-    for i in range(len(of)):
+    for i in reversed(range(len(of))):  # layers come first, and are kept
         if shape == of[:i] + of[i + 1 :]:
             return names[:i] + names[i + 1 :]
     return ()

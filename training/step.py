@@ -101,7 +101,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         of_experts = {}
         if (load := sums.pop(LOAD, None)) is not None:
-            params, of_experts = nudged(model.config, params, load), extremes(load)
+            params, of_experts = nudged(model, params, load), extremes(load)
         metrics = {
             **means(sums),
             **of_experts,

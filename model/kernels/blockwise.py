@@ -12,21 +12,63 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from model.kernels.parts import WHOLE, Gradients, Mixed, Runs, Starts, Tokens, along, scaled
+
 BLOCK = 256  # queries, and keys, at a time
 
 
-class _How(NamedTuple):
-    """Attributes:
-    block: queries and keys of a block.
-    window: as of model.attention.visible.
-    softcap: as of model.attention.attend.
-    precision: of matrix products, forward and backward: that of where attention was called.
+class How(NamedTuple):
+    """How attention is computed; it is the `Parts` of a ring, too (see model/kernels/parts.py).
+
+    Attributes:
+      block: queries and keys of a block.
+      window: as of model.attention.visible.
+      softcap: as of model.attention.attend.
+      precision: of matrix products, forward and backward: that of where attention was called.
     """
 
     block: int
     window: int
     softcap: float
     precision: Any
+
+    def padded(self, length: int) -> int:
+        return length + -length % self.block
+
+    def forward(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        queries: Tokens,
+        keys: Tokens,
+        own: bool,
+        so_far: Mixed,
+    ) -> Mixed:
+        del own  # indices say what is seen
+        return _mixed(self, q, k, v, queries, keys, so_far)
+
+    def backward(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        queries: Tokens,
+        keys: Tokens,
+        own: bool,
+        mixed: Mixed,
+        slope: jax.Array,
+        along: jax.Array,
+        so_far: Gradients,
+    ) -> Gradients:
+        del own
+        return _gradients(self, q, k, v, queries, keys, mixed.log_z, slope, along, so_far)
+
+
+def parts(length: int, *, window: int = 0, softcap: float = 0.0, block: int = BLOCK) -> How:
+    """What a ring computes with, of runs of `length` tokens; the rest as of `attend`."""
+    config: Any = jax.config  # its attributes are made at run time
+    return How(min(block, length), window, softcap, config.jax_default_matmul_precision)
 
 
 def attend(
@@ -49,80 +91,185 @@ def attend(
     Returns:
       [B, T, N, H] in v's dtype. Softmax is in float32.
     """
-    batch, length, heads, size = q_BTNH.shape
-    kv_heads = k_BTKH.shape[2]
-    block = min(block, length)
-    padding = -length % block
+    return attend_part(
+        q_BTNH,
+        k_BTKH,
+        v_BTKH,
+        segments_BT,
+        segments_BT,
+        window=window,
+        softcap=softcap,
+        sinks_N=sinks_N,
+        block=block,
+    )
 
-    def headed(x_BTNH: jax.Array) -> jax.Array:
-        """[B, T, K x G, H] -> [B, K, G, T padded, H]."""
-        x = jnp.pad(x_BTNH, ((0, 0), (0, padding), (0, 0), (0, 0)))
-        return x.reshape(batch, length + padding, kv_heads, -1, size).transpose(0, 2, 3, 1, 4)
 
-    q = headed((q_BTNH.astype(jnp.float32) * size**-0.5).astype(q_BTNH.dtype))
-    k, v = headed(k_BTKH)[:, :, 0], headed(v_BTKH)[:, :, 0]
-    segments = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
-    sinks = jnp.full(heads, -jnp.inf) if sinks_N is None else sinks_N.astype(jnp.float32)
-    config: Any = jax.config  # its attributes are made at run time
-    how = _How(block, window, softcap, config.jax_default_matmul_precision)
-    out = _attend(how, q, k, v, segments, sinks.reshape(kv_heads, -1))
-    return out.transpose(0, 3, 1, 2, 4)[:, :length].reshape(q_BTNH.shape)
+def attend_part(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    q_segments_BT: jax.Array,
+    k_segments_BS: jax.Array,
+    *,
+    starts: Starts = WHOLE,
+    part: jax.Array | int = 0,
+    window: int = 0,
+    softcap: float = 0.0,
+    sinks_N: jax.Array | None = None,
+    block: int = BLOCK,
+) -> jax.Array:
+    """`attend` of some queries of rows, whose keys are whole.
+
+    Args:
+      q_BTNH, q_segments_BT: runs of tokens of each row.
+      k_BSKH, v_BSKH, k_segments_BS: of all tokens, in the order of the row.
+      starts, part: the queries are this part of the row.
+      window, softcap, sinks_N, block: as of `attend`.
+    """
+    kv_heads, whole = k_BSKH.shape[2], k_BSKH.shape[1]
+    number = len(starts[0])
+    length = q_BTNH.shape[1] // number
+    how = parts(length, window=window, softcap=softcap, block=block)
+    runs, row = Runs(number, length, how.padded(length)), Runs(1, whole, how.padded(whole))
+    q = runs.headed(scaled(q_BTNH), kv_heads)
+    k, v = (row.headed(x, kv_heads)[:, :, 0] for x in (k_BSKH, v_BSKH))
+    queries = Tokens(runs.segments(q_segments_BT), jnp.asarray(starts, jnp.int32)[part])
+    keys = Tokens(row.segments(k_segments_BS), jnp.zeros(1, jnp.int32))
+    sinks = jnp.full(q_BTNH.shape[2], -jnp.inf) if sinks_N is None else sinks_N
+    sinks = sinks.astype(jnp.float32).reshape(kv_heads, -1)
+    return runs.rows(_attend(how, q, k, v, queries, keys, sinks))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-    how: _How, q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, sinks: jax.Array
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Tokens,
+    keys: Tokens,
+    sinks: jax.Array,
 ) -> jax.Array:
-    """Queries [B, K, G, T, H], scaled; keys and values [B, K, T, H]; sinks [K, G]."""
-    return _forward(how, q, k, v, segments, sinks)[0]
+    """Queries [B, K, G, T, H], scaled; keys and values [B, K, S, H]; sinks [K, G]."""
+    return _forward(how, q, k, v, queries, keys, sinks)[0]
+
+
+def _forward(
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Tokens,
+    keys: Tokens,
+    sinks: jax.Array,
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    nothing = Mixed(jnp.zeros(q.shape, v.dtype), jnp.broadcast_to(sinks[:, :, None], q.shape[:-1]))
+    mixed = _mixed(how, q, k, v, queries, keys, nothing)
+    # Both are kept where the output of attention is: neither is computed again for the other.
+    mixed = Mixed(*(checkpoint_name(x, "attention") for x in mixed))
+    return mixed.out, (q, k, v, queries, keys, sinks, mixed)
 
 
 def _backward(
-    how: _How, kept: tuple[jax.Array, ...], slope: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None, jax.Array]:
-    with jax.default_matmul_precision(how.precision):  # this is traced elsewhere
-        return _gradients(how, kept, slope)
+    how: How, kept: tuple[Any, ...], slope: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None, None, jax.Array]:
+    q, k, v, queries, keys, sinks, mixed = kept
+    zeros = Gradients(
+        jnp.zeros_like(q), jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    )
+    common = along(mixed.out, slope)
+    grads = _gradients(how, q, k, v, queries, keys, mixed.log_z, slope, common, zeros)
+    of_sinks = -jnp.sum(jnp.exp(sinks[:, :, None] - mixed.log_z) * common, axis=(0, -1))
+    return grads.q, grads.k.astype(k.dtype), grads.v.astype(v.dtype), None, None, of_sinks
+
+
+_attend.defvjp(_forward, _backward)
 
 
 def _block(x: jax.Array, i: jax.Array, size: int, axis: int = -2) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, axis)
 
 
-def _first(how: _How, i: jax.Array) -> jax.Array:
-    """The first block of keys that the queries of block `i` look at."""
-    if not how.window:
-        return jnp.zeros_like(i)
-    return jnp.maximum(i * how.block - how.window + 1, 0) // how.block
+def _put(x: jax.Array, i: jax.Array, block: jax.Array, axis: int = -2) -> jax.Array:
+    block = block.astype(x.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(x, block, i * block.shape[axis], axis)
+
+
+class _Blocks(NamedTuple):
+    """Which blocks of queries look at which blocks of keys.
+
+    Attributes:
+      q_starts, k_starts: index in the row of the first token of each block.
+      first, last: the blocks of keys that a block of queries looks at: from the first on, without
+        the last. Keys are in the order of the row, so they follow one another.
+    """
+
+    q_starts: jax.Array
+    k_starts: jax.Array
+    first: jax.Array
+    last: jax.Array
+
+
+def _blocks(how: How, queries: Tokens, keys: Tokens) -> _Blocks:
+    q_starts, k_starts = (
+        (
+            tokens.starts_R[:, None]
+            + jnp.arange(0, tokens.segments_BT.shape[1] // tokens.starts_R.size, how.block)
+        ).ravel()
+        for tokens in (queries, keys)
+    )
+    ahead = k_starts - q_starts[:, None]
+    first = jnp.zeros_like(q_starts)
+    if how.window:
+        first = jnp.sum(ahead <= 1 - how.window - how.block, axis=1)
+    return _Blocks(q_starts, k_starts, first, jnp.sum(ahead < how.block, axis=1))
 
 
 def _scores(
-    how: _How, q: jax.Array, k: jax.Array, segments: jax.Array, i: jax.Array, j: jax.Array
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    q_segments: jax.Array,
+    k_segments: jax.Array,
+    distance: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores [B, K, G, Q, S] of the queries of block i and the keys of block j; which count."""
+    """Scores [B, K, G, Q, S] of a block of queries and one of keys; which count.
+
+    Args:
+      distance: from the first key on to the first query, in the row.
+    """
     scores = jnp.einsum("BKGQH,BKSH->BKGQS", q, k, preferred_element_type=jnp.float32)
     if how.softcap:
         scores = how.softcap * jnp.tanh(scores / how.softcap)
     at = jnp.arange(how.block)
-    behind = (i - j) * how.block + at[:, None] - at
+    behind = distance + at[:, None] - at
     near = behind >= 0
     if how.window:
         near &= behind < how.window
-    q_segments, k_segments = (_block(segments, n, how.block, 1) for n in (i, j))
     seen = near & (q_segments[:, :, None] == k_segments[:, None, :])
     return scores, seen[:, None, None]
 
 
-def _forward(
-    how: _How, q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, sinks: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    batch, kv_heads, groups, length, size = q.shape
+def _mixed(
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Tokens,
+    keys: Tokens,
+    so_far: Mixed,
+) -> Mixed:
+    """Attention to these keys and to those before, `so_far`, in its dtypes."""
+    blocks = _blocks(how, queries, keys)
 
-    def one(i: jax.Array) -> tuple[jax.Array, jax.Array]:
-        q_i = _block(q, i, how.block)
+    def one(i: jax.Array, so_far: Mixed) -> Mixed:
+        q_i, q_segments = _block(q, i, how.block), _block(queries.segments_BT, i, how.block, 1)
 
         def more(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             mixed, top, total = state
-            scores, seen = _scores(how, q_i, _block(k, j, how.block), segments, i, j)
+            k_j, k_segments = _block(k, j, how.block), _block(keys.segments_BT, j, how.block, 1)
+            distance = blocks.q_starts[i] - blocks.k_starts[j]
+            scores, seen = _scores(how, q_i, k_j, q_segments, k_segments, distance)
             scores = jnp.where(seen, scores, -jnp.inf)
             higher = jnp.maximum(top, jnp.max(scores, axis=-1))
             # Before the first key that a query sees there is nothing: -inf - -inf is no number.
@@ -138,39 +285,42 @@ def _forward(
             )
             return mixed, higher, total * keep + jnp.sum(weights, axis=-1)
 
-        rows = (batch, kv_heads, groups, how.block)
-        top = jnp.broadcast_to(sinks[:, :, None], rows)
+        top = _block(so_far.log_z, i, how.block, -1)
         total = jnp.where(jnp.isneginf(top), 0.0, 1.0)
-        start = (jnp.zeros((*rows, size), jnp.float32), top, total)
-        mixed, top, total = jax.lax.fori_loop(_first(how, i), i + 1, more, start)
-        return (mixed / total[..., None]).astype(v.dtype), top + jnp.log(total)
+        start = (_block(so_far.out, i, how.block).astype(jnp.float32), top, total)
+        mixed, top, total = jax.lax.fori_loop(blocks.first[i], blocks.last[i], more, start)
+        # The largest weight is 1, if there is any.
+        out = mixed / jnp.maximum(total, 1)[..., None]
+        return Mixed(_put(so_far.out, i, out), _put(so_far.log_z, i, top + jnp.log(total), axis=-1))
 
-    out, log_z = jax.lax.map(one, jnp.arange(length // how.block))
-    # [blocks, B, K, G, Q, ...] -> [B, K, G, T, ...]
-    out = jnp.moveaxis(out, 0, 3).reshape(q.shape)
-    log_z = jnp.moveaxis(log_z, 0, 3).reshape(q.shape[:-1])
-    # Both are kept where the output of attention is: neither is computed again for the other.
-    out, log_z = (checkpoint_name(x, "attention") for x in (out, log_z))
-    return out, (q, k, v, segments, sinks, out, log_z)
+    return jax.lax.fori_loop(0, blocks.first.size, one, so_far)
 
 
 def _gradients(
-    how: _How, kept: tuple[jax.Array, ...], slope: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None, jax.Array]:
-    q, k, v, segments, sinks, out, log_z = kept
-    # What each query's weights cannot change, since they sum to one.
-    along = jnp.sum(out.astype(jnp.float32) * slope.astype(jnp.float32), axis=-1)
+    how: How,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    queries: Tokens,
+    keys: Tokens,
+    log_z: jax.Array,
+    slope: jax.Array,
+    along: jax.Array,
+    so_far: Gradients,
+) -> Gradients:
+    """What these queries and keys add to the gradients `so_far`, in their dtypes."""
+    blocks = _blocks(how, queries, keys)
 
-    def one(
-        grads: tuple[jax.Array, jax.Array], i: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    def one(i: jax.Array, so_far: Gradients) -> Gradients:
         q_i, slope_i = _block(q, i, how.block), _block(slope, i, how.block)
+        q_segments = _block(queries.segments_BT, i, how.block, 1)
         log_z_i, along_i = (_block(x, i, how.block, -1)[..., None] for x in (log_z, along))
 
-        def more(j: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            grad_k, grad_v, grad_q = state
+        def more(j: jax.Array, state: Gradients) -> Gradients:
             k_j, v_j = _block(k, j, how.block), _block(v, j, how.block)
-            scores, seen = _scores(how, q_i, k_j, segments, i, j)
+            k_segments = _block(keys.segments_BT, j, how.block, 1)
+            distance = blocks.q_starts[i] - blocks.k_starts[j]
+            scores, seen = _scores(how, q_i, k_j, q_segments, k_segments, distance)
             weights = jnp.where(seen, jnp.exp(scores - log_z_i), 0)
             of_weights = jnp.einsum(
                 "BKGQH,BKSH->BKGQS", slope_i, v_j, preferred_element_type=jnp.float32
@@ -182,26 +332,18 @@ def _gradients(
 
             def add(total: jax.Array, equation: str, *of: jax.Array) -> jax.Array:
                 more = jnp.einsum(equation, *of, preferred_element_type=jnp.float32)
-                there = _block(total, j, how.block) + more
-                return jax.lax.dynamic_update_slice_in_dim(total, there, j * how.block, -2)
+                return _put(total, j, _block(total, j, how.block) + more)
 
-            grad_v = add(grad_v, "BKGQS,BKGQH->BKSH", weights, slope_i)
-            grad_k = add(grad_k, "BKGQS,BKGQH->BKSH", of_scores, q_i)
-            grad_q += jnp.einsum(
+            grad_v = add(state.v, "BKGQS,BKGQH->BKSH", weights, slope_i)
+            grad_k = add(state.k, "BKGQS,BKGQH->BKSH", of_scores, q_i)
+            grad_q = state.q + jnp.einsum(
                 "BKGQS,BKSH->BKGQH", of_scores, k_j, preferred_element_type=jnp.float32
             )
-            return grad_k, grad_v, grad_q
+            return Gradients(grad_q, grad_k, grad_v)
 
-        start = (*grads, jnp.zeros(q_i.shape, jnp.float32))
-        *grads_, grad_q = jax.lax.fori_loop(_first(how, i), i + 1, more, start)
-        return (grads_[0], grads_[1]), grad_q.astype(q.dtype)
+        start = so_far._replace(q=_block(so_far.q, i, how.block).astype(jnp.float32))
+        found = jax.lax.fori_loop(blocks.first[i], blocks.last[i], more, start)
+        return found._replace(q=_put(so_far.q, i, found.q))
 
-    zeros = jnp.zeros(k.shape, jnp.float32)
-    blocks = jnp.arange(q.shape[-2] // how.block)
-    (grad_k, grad_v), grad_q = jax.lax.scan(one, (zeros, zeros), blocks)
-    grad_q = jnp.moveaxis(grad_q, 0, 3).reshape(q.shape)
-    of_sinks = -jnp.sum(jnp.exp(sinks[:, :, None] - log_z) * along, axis=(0, -1))
-    return grad_q, grad_k.astype(k.dtype), grad_v.astype(v.dtype), None, of_sinks
-
-
-_attend.defvjp(_forward, _backward)
+    with jax.default_matmul_precision(how.precision):  # this is traced elsewhere
+        return jax.lax.fori_loop(0, blocks.first.size, one, so_far)

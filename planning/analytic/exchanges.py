@@ -1,7 +1,7 @@
 """What devices exchange in a step: each exchange a named line with its bytes and its formula.
 
 Letters are those of planning/layout.py. `whole` is what a device has after an all-gather or before
-a reduce-scatter; of an all-to-all, what it has before and after.
+a reduce-scatter; of an all-to-all and a collective-permute, what it has before and after.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ class Exchange(NamedTuple):
       phase: of planning.analytic.work.PHASES.
       half: of a block, whose products can hide it; "" of what all products of the phase can.
       name: of what.
-      kind: all-gather, reduce-scatter, all-reduce or all-to-all.
+      kind: all-gather, reduce-scatter, all-reduce, all-to-all or collective-permute.
       axes: mesh axes, along which it goes at once.
       whole: bytes of each; see the module.
       times: how many in a step.
@@ -128,6 +128,36 @@ def _residual_stream(layout: Layout) -> list[Exchange]:
     ]
 
 
+def _keys(layout: Layout) -> list[Exchange]:
+    """Along `context`: keys and values to the queries, and their gradients back, in float32 where
+    they travel (sharding/context.py)."""
+    if layout.context_form == "whole":
+        return []
+    run, axes = layout.run, _axes(layout, "length", layout.run.data.sequence_length)
+    devices, times = layout.ways("length"), layout.layers * layout.microbatches
+    elements = 2 * layout.rows * layout.length * layout.keys * run.model.head_dim
+    a, ring = layout.itemsize, layout.context_form == "ring"
+
+    def line(phase: str, name: str, kind: str, size: int, times: int, formula: str) -> Exchange:
+        return Exchange(phase, ATTENTION, name, kind, axes, size, times, formula)
+
+    there, back = "keys and values", "their gradients"
+    phases = [FORWARD, BACKWARD]
+    if ring and "attention" in remat.again(run.model):  # gathered again, they serve both
+        phases.append(AGAIN)
+    if ring:
+        kind, steps = "collective-permute", times * (devices - 1)
+        return [
+            *(line(p, there, kind, a * elements, steps, "2 B T K H a") for p in phases),
+            line(BACKWARD, back, kind, 4 * elements, times * devices, "8 B T K H"),
+        ]
+    size, formula = a * devices * elements, "2 C B T K H a"
+    return [
+        *(line(p, there, "all-gather", size, times, formula) for p in phases),
+        line(BACKWARD, back, "reduce-scatter", size, times, formula),
+    ]
+
+
 def _tables(layout: Layout) -> list[Exchange]:
     """The output projection gathered once a microbatch, its gradient scattered once in float32;
     the embedding by its columns: activations travel, not the table.
@@ -176,6 +206,5 @@ def _muon(layout: Layout) -> list[Exchange]:
 
 
 Term = Callable[[Layout], list[Exchange]]
-TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _tables, _muon)
-"""Other exchanges (keys and values round a ring along `context`, tokens to experts, activations
-from stage to stage) are other ones of these."""
+TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _keys, _tables, _muon)
+"""Other exchanges (tokens to experts, activations from stage to stage) are other ones of these."""

@@ -17,7 +17,9 @@ from jax.sharding import AbstractMesh, AxisType
 
 from errors import UserError
 from model import parameters
+from planning.chip import Torus
 from planning.topology import Topology
+from sharding.attention import Form, form
 from sharding.config import AXES
 from sharding.table import mesh_axes
 from training.config import RunConfig
@@ -113,6 +115,23 @@ class Layout:
     def kv_heads(self) -> int:
         """K."""
         return self.run.model.num_kv_heads // self.ways("kv_heads", self.run.model.num_kv_heads)
+
+    @property
+    def keys(self) -> int:
+        """Key-value heads that attention works with: where K of all devices have them whole, one
+        for its query heads, or one each (sharding/attention.py)."""
+        model = self.run.model
+        if self.ways("heads") == self.ways("kv_heads", model.num_kv_heads):
+            return self.kv_heads
+        return 1 if (model.num_heads // model.num_kv_heads) % self.heads == 0 else self.heads
+
+    @property
+    def context_form(self) -> Form:
+        """How attention comes by its keys."""
+        chip = self.topology.chip
+        platform = "cpu" if chip is None else "tpu" if isinstance(chip.links, Torus) else "gpu"
+        mesh = self.run.mesh
+        return form(platform, self.sizes["context"], self.run.model, mesh.context_attention)
 
     @property
     def hidden(self) -> int:

@@ -126,6 +126,19 @@ def _activations(layout: Layout) -> list[Held]:
     return lines
 
 
+def _keys(layout: Layout) -> list[Held]:
+    """Of attention along `context` while it computes (sharding/context.py): all keys and values and
+    their gradients, or in a ring those here, on their way in, and the same of their gradients."""
+    elements = 2 * layout.rows * layout.length * layout.keys * layout.run.model.head_dim
+    if layout.context_form == "gather":
+        size = 2 * layout.itemsize * layout.ways("length") * elements
+        return [Held("activations", "keys gathered", size, "4 C B T K H a", (BLOCKS,))]
+    if layout.context_form == "ring":
+        size, formula = 2 * (layout.itemsize + 4) * elements, "4 B T K H (a + 4)"
+        return [Held("activations", "keys in the ring", size, formula, (BLOCKS,))]
+    return []
+
+
 def _weights(layout: Layout) -> list[Held]:
     """Weights on their way: cast for all blocks before the loop, gathered block by block."""
     blocks = [p for p in layout.parameters if p.in_blocks]
@@ -164,5 +177,5 @@ def _head(layout: Layout) -> list[Held]:
 
 
 Term = Callable[[Layout], list[Held]]
-TERMS: tuple[Term, ...] = (_state, _gradients, _activations, _weights, _head)
+TERMS: tuple[Term, ...] = (_state, _gradients, _activations, _keys, _weights, _head)
 """Another thing that is held (experts' buffers, a pipeline's activations) is another of these."""

@@ -21,12 +21,14 @@ HERE = ("books", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one dev
 PLACES = goldens.places()
 RUNS = flags.runs()
 PARAMETERS = {  # as published
+    "deepseek_moe_16b": 16.4e9,
     "gpt2_124m": 124e6,
     "llama2_7b": 6.74e9,
     "llama2_70b": 69.0e9,
     "llama3_405b": 405.9e9,
     "llama3_8b": 8.03e9,
     "llama_1b": 1.24e9,
+    "mixtral_8x7b": 46.7e9,
 }
 
 

@@ -14,8 +14,7 @@ from data.windows import Windows
 from evaluation.perplexity import evaluate, make_scorer
 from model import parameters
 from model.config import ModelConfig
-from model.layers import Means
-from sharding.placement import constrainer
+from sharding.means import means
 from tests.data.shards import Texts
 from tests.training.sharded import mesh_of
 from training.state import abstract_params, shardings_of
@@ -40,9 +39,11 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return building.build(path, [Texts(texts)], ByteTokenizer(), {})
 
 
-def measure(split: TokenStore, sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
-    mesh = mesh_of(*sizes)
-    outline = parameters.outline(MODEL, Means(constrainer(mesh)))
+def measure(
+    split: TokenStore, sizes: tuple[int, int, int], rows: int, **others: int
+) -> dict[str, Any]:
+    mesh = mesh_of(*sizes, **others)
+    outline = parameters.outline(MODEL, means(mesh, MODEL))
     where = shardings_of(abstract_params(outline, mesh))
     params = jax.jit(lambda: parameters.initialize(MODEL, 0), out_shardings=where)()
     seen: list[tuple[int, int]] = []
@@ -69,3 +70,8 @@ def test_same_on_any_mesh_and_batch_size(split, sizes, rows):
     one, other = measure(split, (1, 1, 1), 8), measure(split, sizes, rows)
     assert other == pytest.approx(one, rel=1e-6)
     assert np.isfinite(other["loss"])
+
+
+def test_same_along_context(split):
+    one, other = measure(split, (1, 1, 1), 8), measure(split, (1, 2, 1), 8, context=4)
+    assert other == pytest.approx(one, rel=1e-6)

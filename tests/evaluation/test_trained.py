@@ -76,7 +76,7 @@ def test_a_mesh_in_a_flag(text, mesh):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("fdsp=2", "--mesh=fdsp=2: give axes of data, fsdp, tensor"),
+        ("fdsp=2", "--mesh=fdsp=2: give axes of pipeline, data, fsdp"),
         ("fsdp", "give axes of"),
         ("fsdp=--2", "give axes of"),
         ("fsdp=²", "give axes of"),
@@ -93,3 +93,16 @@ def test_a_mesh_that_cannot_be(text, says):
 @pytest.mark.parametrize("rows", [None, 8])
 def test_only_the_batch_that_there_will_be_counts(saved, rows):
     assert load(saved[0], 3, MeshConfig(data=1, fsdp=8), rows).mesh.size == 8
+
+
+def test_in_stages_to_evaluate_and_not_to_generate(saved):
+    workdir, _, params = saved
+    layout = MeshConfig(data=1, fsdp=4, pipeline=2)
+    trained = load(workdir, 3, layout, rows=8)
+    up = trained.params["blocks"]["mlp"]["up"]
+    assert up.addressable_shards[0].data.shape == (1, 8, 64)
+    jax.tree.map(np.testing.assert_array_equal, host(trained.params), params)
+    with pytest.raises(UserError, match=r"^--mesh: pipeline=2: a token would wait in one stage"):
+        load(workdir, 3, layout, rows=None)
+    with pytest.raises(UserError, match=r"^--mesh: pipeline=4 does not divide 2, the layers"):
+        load(workdir, 3, MeshConfig(data=1, fsdp=2, pipeline=4), rows=8)

@@ -56,7 +56,7 @@ def run_of(
     length: int,
     accumulation: int = 1,
     optimizer: str = "adamw",
-    **mesh: int,
+    **mesh: Any,
 ) -> RunConfig:
     options: Any = {"name": optimizer}
     return RunConfig(

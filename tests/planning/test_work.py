@@ -92,6 +92,27 @@ def test_kernels_stand_beside() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("queries", "keys", "numbers", "half"),
+    [
+        ("bf16[2,4,64,32]", "bf16[2,64,32]", 3, True),
+        ("bf16[2,4,64,32]", "bf16[2,64,32]", 2, False),  # a ring's: all keys are seen
+        ("bf16[2,4,64,32]", "bf16[2,512,32]", 3, True),  # gathered, and more than the queries
+    ],
+)
+def test_attention_to_a_part_of_the_keys(queries: str, keys: str, numbers: int, half: bool) -> None:
+    arguments = [queries, keys, keys, *["s32[64,128]"] * numbers]
+    text = "HloModule m\n\nENTRY %main (p: s32[]) -> bf16[2,4,64,32] {\n"
+    for n, one in enumerate(arguments):
+        text += f"  %p{n} = {one} parameter({n})\n"
+    given = ", ".join(f"%p{n}" for n in range(len(arguments)))
+    text += f"  ROOT %splash_mqa_fwd_segmented.1 = {queries} custom-call({given}), "
+    text += 'custom_call_target="tpu_custom_call"\n}\n'
+    (kernel,) = work_of(text).kernels.values()
+    length = int(keys.split(",")[1])
+    assert kernel.flops == 2 * (2 * 4 * 64 * length * 32) * (1 if half else 2)
+
+
 def test_a_loop_that_does_not_count_is_told() -> None:
     text = PROGRAM.replace("START", "0").replace("direction=LT", "direction=NE")
     schedule = Schedule(hlo.parse(text))

@@ -32,7 +32,8 @@ from tests.training.sharded import mesh_of
     ],
 )
 def test_the_kernel(platform: str, options: dict[str, Any], name: str) -> None:
-    mesh: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+    devices = np.array([SimpleNamespace(platform=platform)])
+    mesh: Any = SimpleNamespace(devices=devices, shape={"context": 1})
     assert kernel(mesh, small_config(**{"dtype": "bfloat16"} | options)).name == name
 
 
@@ -50,7 +51,9 @@ def test_a_mesh_computes_what_one_device_does(
     attend: Any, sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and backward, with key-value heads that `tensor` divides, and with two for four."""
-    monkeypatch.setattr(dispatch, "KERNELS", (dispatch.Kernel("", "", lambda c: True, attend),))
+    monkeypatch.setattr(
+        dispatch, "KERNELS", {"whole": (dispatch.Kernel("", "", lambda c: True, attend),)}
+    )
     config = small_config(num_heads=4, num_kv_heads=2, head_dim=32)
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(4, 128, n, 32)), jnp.float32) for n in (4, 2, 2))

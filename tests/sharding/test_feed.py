@@ -1,5 +1,7 @@
 """The feed: the stream's batches, in order, from anywhere to the end, on any mesh."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ class Stream:
         return ROWS, 3
 
 
-def feed(start: int = 0, batch=rows_of, **sizes: int) -> Feed:
+def feed(start: int = 0, batch=rows_of, **sizes: Any) -> Feed:
     mesh = make_mesh(MeshConfig(**{"data": 1, "fsdp": 1, "tensor": 1, **sizes}))
     return Feed(mesh, Stream(batch), start, STEPS)
 

@@ -10,12 +10,14 @@ import pytest
 from errors import UserError
 from model import products
 from model.layers import einsum
+from sharding.config import AXES
 from sharding.means import means
 from tests.model.conftest import small_config
 
 
 def mesh_of(platform: str) -> Any:
-    return SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]), size=1)
+    device = SimpleNamespace(platform=platform)
+    return SimpleNamespace(devices=np.array([device]), size=1, shape=dict.fromkeys(AXES, 1))
 
 
 def test_products_are_flat_on_cpus_alone() -> None:

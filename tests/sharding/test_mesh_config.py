@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from sharding.config import AXES, RESERVED, MeshConfig, decoding_mesh
+from sharding.config import AXES, MeshConfig, decoding_mesh
 from sharding.mesh import make_mesh, over_slices
 
 
@@ -25,7 +25,6 @@ def test_fixed_sizes_and_the_rest():
         (dict(data=0), "data=0: give a number of devices"),
         (dict(tensor=-2), "tensor=-2: give a number of devices"),
         (dict(data=-1, fsdp=-1), "only one axis can be -1"),
-        *(({axis: 2}, f"{axis}=2: this axis is reserved") for axis in RESERVED),
     ],
 )
 def test_impossible_sizes(values, says):

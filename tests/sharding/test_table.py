@@ -1,6 +1,7 @@
 """The table of logical axes, its validation, and rows placed by it."""
 
 import importlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from sharding.table import TABLE, ShardingError, placed, sharding, validate
 from tests.model.conftest import KINDS, small_config
 
 
-def mesh(**sizes: int) -> jax.sharding.Mesh:
+def mesh(**sizes: Any) -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(**{"data": 1, "fsdp": 1, "tensor": 1, **sizes}))
 
 
@@ -79,6 +80,18 @@ def test_validate_names_tensor_axis_and_size():
         ShardingError, match=r"data=4 x fsdp=2 does not divide 12, the batch .*rows"
     ):
         validate(mesh(data=4, fsdp=2), axes, shapes, {"rows": 12})
+
+
+def test_validate_names_a_length_that_does_not_make_chunks():
+    axes, shapes = {"w": ("mlp",)}, {"w": jax.ShapeDtypeStruct((8,), np.float32)}
+    on = mesh(context=4, tensor=2)
+    validate(on, axes, shapes, {"rows": 8}, {"data.sequence_length": 24})
+    with pytest.raises(
+        ShardingError,
+        match=r"mesh\.context=4 cuts a row into 8 chunks, which do not divide "
+        r"data\.sequence_length=20; make that a multiple of 8, or set mesh\.context=1",
+    ):
+        validate(on, axes, shapes, {"rows": 8}, {"data.sequence_length": 20})
 
 
 def test_validate_without_batches_lets_data_hold_copies():

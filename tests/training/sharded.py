@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from model import parameters
 from model.config import ModelConfig
+from model.decoder import Decoder
 from sharding.config import MeshConfig
 from sharding.means import means
 from sharding.mesh import make_mesh
@@ -39,14 +40,16 @@ MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 %
 
 class Run(NamedTuple):
     mesh: Mesh
+    outline: Decoder
     abstract: TrainState
     state: TrainState
     step: Step
 
 
-def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, **more: int) -> Mesh:
-    config = MeshConfig(data=data, fsdp=fsdp, tensor=tensor, **more)
-    return make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
+def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1, **others: int) -> Mesh:
+    """The mesh of the first devices, as many as the sizes of its axes ask for."""
+    sizes: dict[str, Any] = {"data": data, "fsdp": fsdp, "tensor": tensor, **others}
+    return make_mesh(MeshConfig(**sizes), jax.devices()[: math.prod(sizes.values())])
 
 
 def begin(
@@ -54,14 +57,16 @@ def begin(
     model: ModelConfig = MODEL,
     train: TrainConfig | None = None,
     optimizer: OptimizerConfig = OPTIMIZER,
+    layout: MeshConfig | None = None,
 ) -> Run:
     train = train or TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3)
-    outline = parameters.outline(model, means(mesh, model))
+    outline = parameters.outline(model, means(mesh, model, layout))
     tx = make_optimizer(optimizer, train.steps, outline, mesh)
     schedule = learning_rate(optimizer, train.steps)
     abstract = abstract_state(tx, outline, mesh)
-    state = jax.jit(lambda: fresh_state(model, tx, 0), out_shardings=shardings_of(abstract))()
-    return Run(mesh, abstract, state, make_step(outline, tx, schedule, train, mesh, abstract))
+    state = jax.jit(lambda: fresh_state(outline, tx, 0), out_shardings=shardings_of(abstract))()
+    step = make_step(outline, tx, schedule, train, mesh, abstract)
+    return Run(mesh, outline, abstract, state, step)
 
 
 @functools.cache

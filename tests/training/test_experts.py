@@ -152,11 +152,11 @@ def test_biases_go_up_where_tokens_are_missing() -> None:
     before = {"blocks": {"mlp": {"balance_bias": jnp.full((2, 4), 0.5), "router": jnp.ones(3)}}}
     load = jnp.asarray([[0, 2, 4, 2], [1, 1, 1, 1]], jnp.int32)
     config = dataclasses.replace(MOE, moe=dataclasses.replace(MOE.moe, bias_rate=0.25))
-    after = nudged(config, before, load)
+    after = nudged(parameters.outline(config), before, load)
     np.testing.assert_array_equal(bias(after), [[0.75, 0.5, 0.25, 0.5], [0.5] * 4])
     np.testing.assert_array_equal(after["blocks"]["mlp"]["router"], 1)
     by_loss = dataclasses.replace(MOE, moe=dataclasses.replace(MOE.moe, balance="loss"))
-    assert nudged(by_loss, before, load) is before
+    assert nudged(parameters.outline(by_loss), before, load) is before
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "adafactor", "lion"])

@@ -24,7 +24,8 @@ def of(optimizer: OptimizerConfig) -> tuple[Assembly, TrainState]:
     config = RunConfig(model=MODEL, data=data, optimizer=optimizer, train=TRAIN)
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     made = assemble(config, mesh)
-    make = jax.jit(lambda: fresh_state(MODEL, made.tx, 0), out_shardings=shardings_of(made.state))
+    where = shardings_of(made.state)
+    make = jax.jit(lambda: fresh_state(made.outline, made.tx, 0), out_shardings=where)
     return made, make()
 
 

@@ -77,6 +77,47 @@ def test_data_by_hand():
     assert (table.axes, table.whole) == (("data",), 4 * 128256 * 4096 / 256)
 
 
+def test_a_ring_by_hand():
+    """A row over eight chips: keys and values of 4,096 tokens, 8 heads of 128, seven steps each
+    way and once more where the forward pass is computed again; their gradients in float32, eight.
+    """
+    laid = llama("v5e:4x4", 2, context=8, fsdp=2)
+    there, back = (lines_of(laid, name=name) for name in ("keys and values", "their gradients"))
+    of_chip = 2 * 1024 * 8 * 128
+    assert {(line.kind, line.axes) for line in there + back} == {
+        ("collective-permute", ("context",))
+    }
+    assert {line.phase: (line.whole, line.times) for line in there} == {
+        "forward": (2 * of_chip, 32 * 7),
+        "recomputed": (2 * of_chip, 32 * 7),
+        "backward": (2 * of_chip, 32 * 7),
+    }
+    assert [(line.whole, line.times) for line in back] == [(4 * of_chip, 32 * 8)]
+    (over,) = {links_of(laid, there)[line.axes] for line in there}
+    # One link of v5e in one direction: 45 GB/s.
+    assert there[0].seconds(over) == pytest.approx(32 * 7 * 2 * of_chip / 45e9)
+    kept = llama("v5e:4x4", 2, context=8, fsdp=2, kinds={"remat": "save_attention"})
+    assert {line.phase for line in lines_of(kept, name="keys and values")} == {
+        "forward",
+        "backward",
+    }
+
+
+def test_keys_gathered_by_hand():
+    """A window needs them: see sharding/attention.py. Of `tensor` each chip has its own heads."""
+    laid = llama("v5e:4x4", 1, context=4, tensor=4, kinds={"sliding_window": 1024})
+    there, back = (lines_of(laid, name=name) for name in ("keys and values", "their gradients"))
+    row = 2 * 8192 * 2 * 128
+    assert [(line.phase, line.kind, line.whole) for line in there] == [
+        ("forward", "all-gather", 2 * row),
+        ("backward", "all-gather", 2 * row),
+    ]
+    assert [(line.kind, line.whole) for line in back] == [("reduce-scatter", 2 * row)]
+    # More chips along `tensor` than there are heads: one for each two query heads.
+    wide = llama("v5e:4x8", 1, context=2, tensor=16, kinds={"sliding_window": 1024})
+    assert {line.whole for line in lines_of(wide, name="keys and values")} == {2 * row // 2}
+
+
 def test_one_device_exchanges_nothing():
     assert exchanges(layout.of(run_of(SMALL, 4, 32), parse("v5e:1x1"))) == ()
 
