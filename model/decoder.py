@@ -106,7 +106,7 @@ class Decoder(nnx.Module):
 
         *before, layers = config.stacks
         if before:
-            self.dense_blocks = stack(*before, experts=False)
+            self.dense_blocks = stack(before[0], experts=False)
         self.blocks = stack(layers, experts=config.moe.num_experts > 0)
         self.final_norm = Norm(config, embed)
         if not config.tie_embeddings:
