@@ -138,7 +138,8 @@ def _meshes(config: RunConfig, devices: int) -> Iterator[dict[str, Any]]:
     long = max(door.sequence_lengths(config).values()) >= _LONG
     tensors = [n for n in _divisors(devices) if n <= _MOST_TENSOR and model.num_heads % n == 0]
     contexts = _divisors(devices) if long else [1]
-    experts = [1]
+    many = model.moe.num_experts
+    experts = [n for n in _divisors(devices) if n == 1 or (many and many % n == 0)]
     stages = [n for n in _divisors(devices) if n <= _MOST_STAGES and model.num_layers % n == 0]
     for tensor, context, expert, pipeline in itertools.product(tensors, contexts, experts, stages):
         inside = tensor * context * expert * pipeline

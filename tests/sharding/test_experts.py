@@ -209,7 +209,8 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     ],
 )
 def test_the_kernel(platform: str, dtype: Any, name: str) -> None:
-    mesh: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]), size=1)
+    device, ones = SimpleNamespace(platform=platform), dict.fromkeys(AXES, 1)
+    mesh: Any = SimpleNamespace(devices=np.array([device]), size=1, shape=ones)
     config = small_config("mixtral", dtype=dtype)
     found = kernel(mesh, config)
     assert found.name == name
