@@ -229,9 +229,9 @@ def _muon(layout: Layout) -> Work:
         matrix = found[parameter.name]
         if matrix is None:
             continue
-        sides = (math.prod(parameter.shape[i] for i in part) for part in matrix)
+        stacked, *sides = (math.prod(parameter.shape[i] for i in part) for part in matrix)
         small, large = sorted(sides)
-        each = -(-parameter.shape[0] // layout.ways("stack"))  # whole matrices on each device
+        each = -(-stacked // layout.ways("stack"))  # whole matrices on each device
         flops += each * ITERATIONS * (4 * small**2 * large + 2 * small**3)
         moved += each * ITERATIONS * layout.itemsize * (6 * small * large + 4 * small**2)
     return Work(UPDATE, "", "Muon", flops, flops, moved, "5 x (4 s^2 l + 2 s^3) a matrix")

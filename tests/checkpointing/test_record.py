@@ -10,7 +10,6 @@ import pytest
 
 from checkpointing import record
 from configs import door, tiny
-from configs.base import base
 from errors import UserError
 
 CONFIG = door.with_vocabulary(door.read(tiny.get_config(), "cpu"), 258)
@@ -63,7 +62,7 @@ def test_a_default_is_the_dataclass_s_own():
     assert record.read(saved, "x")[0].config.model.dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("section", sorted(base()))
+@pytest.mark.parametrize("section", sorted(CONFIG.to_dict()))
 def test_a_section_may_be_missing_whole(section):
     saved = through_json(NOW.to_dict())
     del saved["config"][section]

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     }
     config.data.skip = ("4", "7:2-7")
     config.data.packing = "best_fit"
-    config.data.max_epochs = 0.1
+    config.data.max_epochs = 0.01
     config.train.steps = 12
     config.checkpoint.every = 3
     config.checkpoint.keep = 10

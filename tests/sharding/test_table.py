@@ -15,6 +15,7 @@ from sharding.mesh import make_mesh
 from sharding.placement import place_rows
 from sharding.table import TABLE, ShardingError, placed, sharding, validate
 from tests.model.conftest import KINDS, small_config
+from training.fields import build
 
 
 def mesh(**sizes: Any) -> jax.sharding.Mesh:
@@ -121,7 +122,7 @@ def test_validate_refuses_a_large_parameter_that_lies_whole(names, axis):
 def test_the_large_configs_fit_a_mesh_of_fsdp_and_tensor(name):
     config = importlib.import_module(f"configs.{name}").get_config().model.to_dict()
     config.update(dtype="float32")
-    outline = parameters.outline(ModelConfig(**config))
+    outline = parameters.outline(build(ModelConfig, config)[0])
     axes, shapes = parameters.logical_axes(outline), parameters.shapes(outline)
     assert validate(mesh(data=2, fsdp=2, tensor=2), axes, shapes, {"rows": 8}) == ()
 

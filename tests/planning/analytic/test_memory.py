@@ -147,7 +147,12 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp):
         SMALL, remat=policy, remat_save=save, mlp=mlp, dtype="bfloat16", num_kv_heads=2
     )
     rows, length, half = 3, 32, SMALL.head_dim // 2
-    block = Block(model, nnx.Rngs(0), Means(attend=functools.partial(blockwise.attend, block=8)))
+    block = Block(
+        model,
+        nnx.Rngs(0),
+        Means(attend=functools.partial(blockwise.attend, block=8)),
+        experts=False,
+    )
     definition, state = nnx.split(block)
     segments = jnp.zeros((rows, length), jnp.int32)
     angles = rotary_angles(segments, model.head_dim, 1e4)

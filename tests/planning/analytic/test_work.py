@@ -91,7 +91,9 @@ def test_products_with_weights_are_those_that_jax_traces(policy, save):
     def no_attention(q, k, v, segments):
         return q * k.mean() * v.mean()
 
-    definition, state = nnx.split(Block(model, nnx.Rngs(0), Means(attend=no_attention)))
+    definition, state = nnx.split(
+        Block(model, nnx.Rngs(0), Means(attend=no_attention), experts=False)
+    )
 
     def layer(x, state):
         return nnx.merge(definition, state)(x, None, None, None, 0)[0]
