@@ -4,7 +4,7 @@
 
 Nothing is run: with libtpu installed, two programs are compiled for each. One is larger than any
 memory, and is refused with the size that it would have to fit; the other is a product of two bf16
-matrices of 16,384 x 16,384, of which the compiler estimates the cycles. planning/chips.py has the
+matrices of 8,192 x 8,192, of which the compiler estimates the cycles. planning/chips.py has the
 numbers.
 """
 
@@ -26,7 +26,7 @@ from planning import hlo
 from planning.chips import CHIPS
 from planning.work import Schedule
 
-SIDE = 16384
+SIDE = 8192
 _AVAILABLE = re.compile(r"available HBM \(([\d.]+)G\)|of ([\d.]+)G hbm")
 
 

@@ -77,7 +77,9 @@ class Chip:
       name: in --topology, and libtpu's.
       kinds: beginnings of the device_kind that JAX gives it.
       bf16, int8, fp8: FLOP/s or OP/s. 0: the chip has no such units, or the maker gives no figure.
-      product: of bf16, what a product of large matrices gets.
+      product: of bf16, what a product of large matrices gets, as measured; where we found no
+        measurement of a TPU, as its compiler estimates it.
+      estimated: of bf16, what it gets by the compiler's cycles.
       hbm: bytes of memory.
       usable: of them, bytes that a program may use.
       hbm_rate: bytes/s.
@@ -106,6 +108,7 @@ class Chip:
     devices: int = 1
     units: int = 0
     side: int = 0
+    estimated: float = 0.0
 
     @property
     def clock(self) -> float | None:
@@ -116,6 +119,14 @@ class Chip:
         have it; v5e 1.50, v5p and v6e 1.75, TPU7x 2.20.)
         """
         return self.bf16 / (2 * self.units * self.side**2) if self.units else None
+
+    @property
+    def shown(self) -> float:
+        """Of the time that the compiler adds to what a product takes at the peak, what measurements
+        show: 0 is nothing, 1 all of it, as where there are none."""
+        if not self.estimated or self.estimated == self.product:
+            return 1.0
+        return (1 / self.product - 1) / (1 / self.estimated - 1)
 
     def peak(self, quantization: str = "none") -> float:
         """FLOP/s of products in this precision; those without units of their own run in bf16."""

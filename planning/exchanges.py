@@ -1,4 +1,4 @@
-"""What the devices of a compiled program exchange: kind, bytes, mesh axes, and what runs beside it.
+"""What the devices of a compiled program exchange: kind, bytes, mesh axes, beginning and end.
 
 Exchanges are synchronous instructions, pairs of -start and -done, wrapped in asynchronous calls, or
 parts of fusions: the compiler of TPUs lets an exchange go on inside the fusions that stand between
@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from planning import groups
@@ -18,7 +19,6 @@ from planning.grid import Grid
 from planning.hlo import Computation, Instruction, Module, taken
 from planning.sources import Source, Sources
 from planning.traffic import COLLECTIVES
-from planning.work import Schedule, Work, total
 
 _TYPES = {"ONE_TO_ONE": "collective-permute"}  # what slices call otherwise
 _RENDEZVOUS = r'_xla_host_transfer_rendezvous="([^"]*)"'
@@ -40,10 +40,10 @@ class Exchange(NamedTuple):
         a neighbour: of operands of b bytes all-gather (n - 1) b, all-reduce 2 (n - 1) / n b,
         reduce-scatter and all-to-all (n - 1) / n b (ragged: if the rows are spread evenly),
         collective-permute b.
+      ahead: of a collective-permute, to the how manieth device after itself along its axes most of
+        the devices send (planning/grid.py).
       times: it runs.
-      beside: what is computed between its beginning and its end, each time: nothing where it is
-        synchronous. Exchanges that go on at the same time have the same work beside them.
-      asynchronous: it has a beginning and an end.
+      asynchronous: it has a beginning and an end, between which other things are done.
       source: where it comes from; of several that the compiler combined, one.
     """
 
@@ -53,72 +53,121 @@ class Exchange(NamedTuple):
     devices: int
     between_slices: bool
     sent: int
+    ahead: int
     times: int
-    beside: Work
     asynchronous: bool
     source: Source
 
 
-@dataclasses.dataclass
-class _Open:
+class Event(NamedTuple):
+    """An instruction, and what begins and ends with it.
+
+    Attributes:
+      instruction: it.
+      ends: keys of exchanges that are waited for before it.
+      begins: exchanges by the keys that name their ends.
+    """
+
+    instruction: Instruction
+    ends: tuple[str, ...]
+    begins: tuple[tuple[str, Exchange], ...]
+
+
+class _Open(NamedTuple):
     """An exchange that has begun."""
 
     instruction: Instruction
     where: Computation  # that the instruction stands in
     kind: str
-    beside: list[Work] | None  # None: it is synchronous
+    asynchronous: bool
 
 
-def exchanges(schedule: Schedule, sources: Sources, grid: Grid) -> list[Exchange]:
-    """All exchanges of a program, those in loops once for the loop, with their number.
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads the exchanges of a program.
 
-    What a device does with itself alone is left out.
-
-    Raises:
-      ValueError: if the devices are not those of the mesh.
+    Attributes:
+      module: the program.
+      sources: of its instructions.
+      grid: the mesh that it is for.
     """
-    found: list[Exchange] = []
-    for call in schedule.computations():
-        for one in _in_order(schedule, schedule.module.computations[call.computation]):
-            exchange = _exchange(one, call.times, schedule.module, sources, grid)
-            found += [exchange] if exchange.axes else []
-    return found
 
+    module: Module
+    sources: Sources
+    grid: Grid
 
-def _in_order(schedule: Schedule, computation: Computation) -> list[_Open]:
-    """The exchanges of a computation, in the order in which they begin."""
-    found: list[_Open] = []
-    going: dict[str, list[_Open]] = collections.defaultdict(list)  # by what names their end
-    for instruction in computation.values():
-        ends = _ends(schedule.module, instruction)
-        for key in ends:
-            if going.get(key):
-                going[key].pop(0)
-        begun = _begins(schedule.module, computation, instruction, going)
-        if going and not ends:
-            work = schedule.of(computation, instruction)
-            for waiting in going.values():
-                for one in waiting:
-                    assert one.beside is not None
-                    one.beside.append(work)
-        for key, one in begun:
-            found.append(one)
-            if one.beside is not None:
-                going[key].append(one)
-    return found
+    def events(self, computation: Computation) -> Iterator[Event]:
+        """The instructions of a computation, with the exchanges that begin and end with each.
+
+        What a device does with itself alone is left out.
+
+        Raises:
+          ValueError: if the devices are not those of the mesh.
+        """
+        going: collections.Counter[str] = collections.Counter()  # by what names their end
+        for instruction in computation.values():
+            ends = [key for key in _ends(self.module, instruction) if going[key]]
+            going.subtract(ends)
+            begun = []
+            for key, one in _begins(self.module, computation, instruction, going):
+                exchange = self._exchange(one)
+                if exchange.axes:
+                    begun.append((key, exchange))
+                if one.asynchronous:
+                    going[key] += 1
+            yield Event(instruction, tuple(ends), tuple(begun))
+
+    def _exchange(self, one: _Open) -> Exchange:
+        attributes = one.instruction.attributes
+        across = one.instruction.op == "send"
+        partitions = int(_head(self.module, r"num_partitions=(\d+)") or 0)
+        ahead = 0
+        if across:
+            members = groups.across_slices(attributes)
+            axes = self.grid.axes_across(members)
+        else:
+            permuted = one.kind == "collective-permute"
+            members = (
+                groups.pairs(attributes)
+                if permuted
+                else groups.replica_groups(attributes, partitions or len(self.grid.ids))
+            )
+            axes = self.grid.axes(members, partitions)
+            ahead = self.grid.ahead(members, partitions) if permuted else 0
+        n = members.shape[-1]
+        operands = taken(one.where, one.instruction)
+        if one.kind == "ragged-all-to-all" or across:
+            operands = operands[:1]  # the others are offsets and sizes; a token
+        size = sum(shape.bytes for shape in operands)
+        if one.kind == "collective-permute":
+            n, sent = math.prod(self.grid.sizes[axis] for axis in axes), size
+        else:
+            sent = _sent(one.kind, n, size)
+        return Exchange(
+            name=one.instruction.name,
+            kind=one.kind,
+            axes=axes,
+            devices=n,
+            between_slices=across,
+            sent=sent,
+            ahead=ahead,
+            times=1,
+            asynchronous=one.asynchronous,
+            source=self.sources.of(attributes),
+        )
 
 
 def _begins(
     module: Module,
     computation: Computation,
     instruction: Instruction,
-    going: dict[str, list[_Open]],
+    going: Mapping[str, int],
 ) -> list[tuple[str, _Open]]:
     """What begins with an instruction, with what names its end."""
     kind = instruction.op.removesuffix("-start")
     if kind in COLLECTIVES:
-        waits: list[Work] | None = [] if instruction.op.endswith("-start") else None
-        return [(instruction.name, _Open(instruction, computation, kind, waits))]
+        later = instruction.op.endswith("-start")
+        return [(instruction.name, _Open(instruction, computation, kind, later))]
     if instruction.op == "recv" and (transfer := instruction.attribute(_TRANSFER)):
         meeting = instruction.attribute(_RENDEZVOUS)
         send = next(
@@ -127,11 +176,11 @@ def _begins(
             if one.op == "send" and one.attribute(_RENDEZVOUS) == meeting
         )
         kind = _TYPES.get(transfer, transfer.lower().replace("_", "-"))
-        return [(instruction.name, _Open(send, computation, kind, []))]
+        return [(instruction.name, _Open(send, computation, kind, True))]
     if instruction.op == "async-start":
         inside = module.computations.get(instruction.calls, {})
         return [
-            (instruction.name, _Open(one, inside, one.op, []))
+            (instruction.name, _Open(one, inside, one.op, True))
             for one in inside.values()
             if one.op in COLLECTIVES
         ]
@@ -143,9 +192,9 @@ def _begins(
         scattered = instruction.calls.startswith("all-reduce-scatter")
         found = []
         for one in inside.values():
-            if one.op in COLLECTIVES and (begins or not going.get(_channel(one))):
+            if one.op in COLLECTIVES and (begins or not going[_channel(one)]):
                 kind = "reduce-scatter" if scattered else one.op
-                found.append((_channel(one), _Open(one, inside, kind, [] if begins else None)))
+                found.append((_channel(one), _Open(one, inside, kind, begins)))
         return found
     return []
 
@@ -170,44 +219,6 @@ def _has(computation: Computation, target: str) -> bool:
 def _channel(collective: Instruction) -> str:
     """What the repetitions of an exchange in the fusions beside it have in common."""
     return "channel " + collective.attribute(r"channel_id=(\d+)")
-
-
-def _exchange(one: _Open, times: int, module: Module, sources: Sources, grid: Grid) -> Exchange:
-    attributes = one.instruction.attributes
-    across = one.instruction.op == "send"
-    partitions = int(_head(module, r"num_partitions=(\d+)") or 0)
-    if across:
-        members = groups.across_slices(attributes)
-        axes = grid.axes_across(members)
-    else:
-        permuted = one.kind == "collective-permute"
-        members = (
-            groups.pairs(attributes)
-            if permuted
-            else groups.replica_groups(attributes, partitions or len(grid.ids))
-        )
-        axes = grid.axes(members, partitions)
-    n = members.shape[-1]
-    operands = taken(one.where, one.instruction)
-    if one.kind == "ragged-all-to-all" or across:
-        operands = operands[:1]  # the others are offsets and sizes; a token
-    size = sum(shape.bytes for shape in operands)
-    if one.kind == "collective-permute":
-        n, sent = math.prod(grid.sizes[axis] for axis in axes), size
-    else:
-        sent = _sent(one.kind, n, size)
-    return Exchange(
-        name=one.instruction.name,
-        kind=one.kind,
-        axes=axes,
-        devices=n,
-        between_slices=across,
-        sent=sent,
-        times=times,
-        beside=total((1, work) for work in one.beside or []),
-        asynchronous=one.beside is not None,
-        source=sources.of(attributes),
-    )
 
 
 def _sent(kind: str, n: int, size: int) -> int:

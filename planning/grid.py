@@ -40,18 +40,43 @@ class Grid:
         Raises:
           ValueError: if the program is for neither the mesh nor one of its slices.
         """
+        return self._differ(self._here(groups, partitions))
+
+    def ahead(self, pairs: np.ndarray, partitions: int = 0) -> int:
+        """To the how manieth device after itself, along the axes in which they differ, most of the
+        sources send; below 0 to one before. Behind the last device comes the first.
+
+        Args:
+          pairs: int [pairs, 2] of numbers in the program: sources and targets.
+          partitions: see `axes`.
+        """
+        pairs = self._here(pairs, partitions)
+        axes, sizes = self._differ(pairs), tuple(self.sizes.values())
+        if not axes:
+            return 0
+        places = np.unravel_index(pairs, sizes)
+        along = [i for i, name in enumerate(self.sizes) if name in axes]
+        n = math.prod(sizes[i] for i in along)
+        order = np.ravel_multi_index([places[i] for i in along], [sizes[i] for i in along])
+        steps, counts = np.unique((order[:, 1] - order[:, 0]) % n, return_counts=True)
+        most = int(steps[counts.argmax()])
+        return most if 2 * most <= n else most - n
+
+    def axes_across(self, groups: np.ndarray) -> tuple[str, ...]:
+        """The same for groups of devices' ids."""
+        place = {number: n for n, number in enumerate(self.ids)}
+        return self._differ(np.vectorize(place.__getitem__, otypes=[int])(groups))
+
+    def _here(self, groups: np.ndarray, partitions: int) -> np.ndarray:
+        """Places in the mesh of what a program numbers."""
         here = np.arange(len(self.ids))
         if partitions not in (0, len(here)):
             here = here[np.asarray(self.slices) == self.slices[0]]
         if partitions not in (0, len(here)) or (groups.size and groups.max() >= len(here)):
             most = max(partitions, int(groups.max()) + 1)
             raise ValueError(f"a program for {most} devices is not for the mesh {dict(self.sizes)}")
-        return self._differ(here[groups])
-
-    def axes_across(self, groups: np.ndarray) -> tuple[str, ...]:
-        """The same for groups of devices' ids."""
-        place = {number: n for n, number in enumerate(self.ids)}
-        return self._differ(np.vectorize(place.__getitem__, otypes=[int])(groups))
+        found: np.ndarray = here[groups]
+        return found
 
     def _differ(self, groups: np.ndarray) -> tuple[str, ...]:
         places = np.unravel_index(groups, tuple(self.sizes.values()))

@@ -16,6 +16,7 @@ HOST = 5
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\(")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
+_TILED = re.compile(r"([\d,]+):T\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _CALLED = re.compile(r"(?:calls|to_apply|called_computations)=\{?%?([\w.-]+)")
 
@@ -27,11 +28,13 @@ class Shape(NamedTuple):
       dtype: in XLA's terms, as bf16.
       dims: elements along each dimension.
       space: the memory it lies in: 0 is a device's main memory, on a TPU 1 is its VMEM; HOST.
+      padding: elements that its layout adds, so that it consists of whole tiles.
     """
 
     dtype: str
     dims: tuple[int, ...]
     space: int = 0
+    padding: int = 0
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.dims))}]"
@@ -45,6 +48,11 @@ class Shape(NamedTuple):
     def bytes(self) -> int:
         """Their size, without what a layout pads."""
         return -(-self.elements * _bits(self.dtype) // 8)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that it takes in memory."""
+        return -(-(self.elements + self.padding) * _bits(self.dtype) // 8)
 
 
 class Instruction(NamedTuple):
@@ -149,8 +157,20 @@ def shapes(text: str) -> tuple[Shape, ...]:
     for dtype, dims, layout in _SHAPE.findall(text):
         space = _SPACE.search(layout)
         sizes = tuple(int(n) for n in re.findall(r"\d+", dims))
-        found.append(Shape(dtype, sizes, int(space[1]) if space else 0))
+        found.append(Shape(dtype, sizes, int(space[1]) if space else 0, _padding(sizes, layout)))
     return tuple(found)
+
+
+def _padding(dims: tuple[int, ...], layout: str) -> int:
+    """Of a layout as 1,0:T(8,128): dimensions from the one whose neighbours lie side by side; the
+    tile is of the first of them, the nearest last."""
+    if not (found := _TILED.match(layout)) or not dims:
+        return 0
+    order, tile = ([int(n) for n in part.split(",")] for part in found.groups())
+    sizes = dict(enumerate(dims))
+    for dim, side in zip(order, reversed(tile), strict=False):
+        sizes[dim] = -(-sizes[dim] // side) * side
+    return math.prod(sizes.values()) - math.prod(dims)
 
 
 def root(computation: Computation) -> Instruction:

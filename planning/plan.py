@@ -88,7 +88,12 @@ class Plan:
         """All of it in plain values."""
         shallow = ("sizes", "notes", "reason", "seconds")
         plain = {name: getattr(self, name) for name in shallow}
-        plain |= {"config": self.config.to_dict(), "time": _plain(self.time), "program": None}
+        plain |= {"config": self.config.to_dict(), "time": None, "program": None}
+        if self.time is not None:
+            plain["time"] = _plain(self.time) | {
+                "exposed": self.time.exposed,
+                "step": self.time.step,
+            }
         plain["topology"] = {"name": self.topology.name, "slices": self.topology.slices}
         plain["tensors"] = [one._asdict() for one in self.tensors]
         plain["estimate"] = _plain(self.estimate) | {"timing": None}
@@ -100,7 +105,7 @@ class Plan:
                 "mfu": timing.mfu,
             }
         if self.program is not None:
-            plain["program"] = _plain(self.program)
+            plain["program"] = _plain(dataclasses.replace(self.program, steps=()))
         plain |= {"needed": self.needed, "fits": self.fits, "mfu": self.mfu, "tokens": self.tokens}
         return plain | {"memory": None if math.isinf(self.memory) else self.memory}
 

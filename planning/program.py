@@ -18,9 +18,10 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from planning import buffers, hlo
-from planning.exchanges import Exchange, exchanges
+from planning.exchanges import Exchange
 from planning.grid import grid
 from planning.sources import Sources
+from planning.steps import Step, exchanges, steps
 from planning.work import Schedule, Work
 
 _OVER = (
@@ -77,6 +78,7 @@ class Program:
       live: what lies in memory when most of it is in use, largest first; empty where XLA did not
         tell (`read` without a folder).
       uncounted: loops that do not say how often they run, and are counted once.
+      steps: the same work and exchanges, one after another.
     """
 
     work: Work
@@ -84,6 +86,7 @@ class Program:
     memory: Memory
     live: tuple[buffers.Buffer, ...]
     uncounted: tuple[str, ...]
+    steps: tuple[Step, ...] = dataclasses.field(repr=False)
 
 
 def build(
@@ -166,9 +169,10 @@ def _program(
     module: hlo.Module, mesh: Mesh | AbstractMesh, found: buffers.Buffers | None, memory: Memory
 ) -> Program:
     schedule = Schedule(module)
-    told = exchanges(schedule, Sources(module), grid(mesh))
+    taken = steps(schedule, Sources(module), grid(mesh))
     live = found.live if found else ()
-    return Program(schedule.work(), tuple(told), memory, live, tuple(schedule.uncounted))
+    uncounted = tuple(schedule.uncounted)
+    return Program(schedule.work(), exchanges(taken), memory, live, uncounted, taken)
 
 
 def _over(message: str) -> tuple[int, int] | None:

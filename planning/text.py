@@ -127,18 +127,16 @@ def _exchanges(plan: Plan) -> Iterator[str]:
         return
     yield "\nexchanges of a step, on a device"
     clock = Clock(plan.topology, plan.sizes) if plan.topology.chip else None
-    rows = [("kind", "along", "times", "GB sent", "ms", "not overlapped, ms")]
+    rows = [("kind", "along", "times", "GB sent", "ms", "waited for, ms")]
     for (kind, axes), some in sorted(groups.items()):
         sent = sum(one.times * one.sent for one in some)
-        took = left = ""
+        took = waited = ""
         if clock is not None:
-            times = [(one, clock.exchange(one)) for one in some]
-            took = f"{sum(one.times * t for one, t in times) * 1e3:,.1f}"
-            if clock.chip.clock:
-                exposed = (one.times * max(0, t - clock.work(one.beside)) for one, t in times)
-                left = f"{sum(exposed) * 1e3:,.1f}"
+            took = f"{sum(one.times * clock.exchange(one) for one in some) * 1e3:,.1f}"
+        if plan.time is not None:
+            waited = f"{sum(plan.time.waited.get(one.name, 0.0) for one in some) * 1e3:,.1f}"
         calls = sum(one.times for one in some)
-        rows.append((kind, axes, f"{calls:,}", f"{sent / 1e9:.3f}", took, left))
+        rows.append((kind, axes, f"{calls:,}", f"{sent / 1e9:.3f}", took, waited))
     yield from table(rows, "2345")
 
 
@@ -166,12 +164,13 @@ def _time(plan: Plan) -> Iterator[str]:
     yield "\npredicted time of a step (not measured: see docs/planning.md)"
     parts = [
         ("products of matrices, as fused", found.products),
-        ("other fusions", found.other),
+        ("other fusions and copies", found.other),
         ("kernels", found.kernels),
-        ("exchanges that nothing runs beside", found.exposed),
+        ("exchanges that are waited for", found.exposed),
+        ("copies to the hosts and to VMEM that are", found.copies),
         ("all in all", found.step),
     ]
-    yield from table([("of", "ms"), *((name, f"{t * 1e3:,.1f}") for name, t in parts)], "1")
+    yield from table([("of", "ms"), *((name, f"{t * 1e3:,.1f}") for name, t in parts if t)], "1")
     rate = plan.tokens / found.step / plan.topology.chips
     yield f"  {rate:,.0f} tokens/s a chip, MFU {mfu:.1%}"
 

@@ -35,6 +35,7 @@ class Links(NamedTuple):
       hop: bytes/s that come into a device from the one before it, of the same slice.
       network: bytes/s that come into a device over the network.
       dimensions: of the torus, that have the axis: how many devices, and how far apart, in chips.
+      along: which these are, counted from 0; -1 for a switch, or between two chiplets.
     """
 
     inside: int
@@ -44,6 +45,7 @@ class Links(NamedTuple):
     hop: float
     network: float
     dimensions: tuple[tuple[int, int], ...] = ()
+    along: tuple[int, ...] = (-1,)
 
     @property
     def size(self) -> int:
@@ -105,7 +107,9 @@ def links(topology: Topology, sizes: Mapping[str, int], axes: tuple[str, ...]) -
     rate, across, dimensions = _rates(topology, chip.links, group)
     # The next device is a neighbour along one dimension: one link leads there.
     hop = chip.links.sustained / min((apart for _, apart in dimensions), default=1)
-    return Links(inside, over, rate, across, min(rate, hop), network, dimensions)
+    along = tuple(i for i, places_in in enumerate(group.T[:-1]) if len(set(places_in)) > 1)
+    hop = min(rate, hop)
+    return Links(inside, over, rate, across, hop, network, dimensions, along or (-1,))
 
 
 def _rates(

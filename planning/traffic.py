@@ -18,6 +18,7 @@ _FREE = COLLECTIVES | frozenset(
     "parameter constant tuple get-tuple-element bitcast while call conditional after-all iota "
     "partition-id replica-id opt-barrier async-start async-update async-done".split()
 )
+_TRANSFERS = ("copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start")
 _SLICES = ("dynamic-slice", "slice", "gather")
 _VIEWS = ("bitcast", "reshape")
 
@@ -37,8 +38,8 @@ class Traffic(NamedTuple):
 def traffic(module: Module, computation: Computation, instruction: Instruction) -> Traffic:
     """Bytes that one instruction reads and writes; none of a loop or of what it runs."""
     op = instruction.op
-    if op in ("copy-start", "slice-start"):
-        return _transfer(computation, instruction)
+    if op in _TRANSFERS:
+        return _transferred(computation, instruction)
     if op.removesuffix("-start").removesuffix("-done") in _FREE or op.endswith("-done"):
         return Traffic(0, 0)
     if op == "custom-call" and not kernel(computation, instruction):
@@ -52,11 +53,36 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     return Traffic(read + _written(inner, instruction), 0)
 
 
-def _transfer(computation: Computation, start: Instruction) -> Traffic:
-    """Of a copy that runs beside other things: as much as arrives."""
-    arrived = start.results[1 if start.op == "slice-start" else 0]
-    spaces = [computation[start.operands[0]].results[0].space, arrived.space]
-    return Traffic(arrived.bytes * spaces.count(0), arrived.bytes * (HOST in spaces))
+class Transfer(NamedTuple):
+    """A copy that goes on beside other things: to the host's memory, from it, or to and from VMEM.
+
+    Attributes:
+      bytes: that arrive.
+      source, target: the spaces of memory (planning/hlo.py).
+    """
+
+    bytes: int
+    source: int
+    target: int
+
+
+def transfer(computation: Computation, instruction: Instruction) -> Transfer | None:
+    """The copy that begins with an instruction; None where none does."""
+    if instruction.op not in _TRANSFERS:
+        return None
+    given = [computation[name].results[0] for name in instruction.operands[:2]]
+    if instruction.op == "dynamic-update-slice-start":
+        return Transfer(given[1].stored, given[1].space, given[0].space)
+    # A copy names what it makes first, slices their operands.
+    arrived = instruction.results[0 if instruction.op == "copy-start" else -2]
+    return Transfer(arrived.stored, given[0].space, arrived.space)
+
+
+def _transferred(computation: Computation, start: Instruction) -> Traffic:
+    moved = transfer(computation, start)
+    assert moved is not None
+    spaces = (moved.source, moved.target)
+    return Traffic(moved.bytes * spaces.count(0), moved.bytes * (HOST in spaces))
 
 
 def _inside(module: Module, computation: Computation, instruction: Instruction) -> Computation:
@@ -84,7 +110,7 @@ def _read(module: Module, inner: Computation, name: str) -> int:
             continue
         place = user.operands.index(name)
         if user.op in _SLICES and place == 0:
-            total += sum(shape.bytes for shape in user.results)
+            total += sum(shape.stored for shape in user.results)
         elif user.op in _VIEWS:
             total += _read(module, inner, user.name)
         elif user.op == "fusion":
@@ -114,11 +140,11 @@ def _written(inner: Computation, instruction: Instruction) -> int:
         if result.space or part.op in COLLECTIVES or part.op == "parameter":
             continue
         if part.op == "dynamic-update-slice":
-            total += inner[part.operands[1]].results[0].bytes
+            total += inner[part.operands[1]].results[0].stored
         else:
-            total += result.bytes
+            total += result.stored
     return total
 
 
 def _main(shapes: tuple[Shape, ...], anywhere: bool = False) -> int:
-    return sum(shape.bytes for shape in shapes if anywhere or shape.space == 0)
+    return sum(shape.stored for shape in shapes if anywhere or shape.space == 0)

@@ -1,7 +1,7 @@
 """What devices exchange: known programs on eight devices, and the forms of TPUs' programs by hand."""
 # ruff: noqa: E501
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,19 +11,50 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from planning import hlo
-from planning.exchanges import Exchange, exchanges
+from planning.exchanges import Exchange
 from planning.grid import Grid, grid
 from planning.sources import Sources
-from planning.work import Schedule
+from planning.steps import Begun, Computed, Ended, Loop, Step, exchanges, steps
+from planning.work import Schedule, Work, total
 
 AXES = ("data", "fsdp", "tensor")
 ROWS, COLUMNS = 8, 64
 SHARD = ROWS * COLUMNS * 4 // 8  # bytes
 
 
-def read(text: str, of: Grid) -> list[Exchange]:
+def steps_of(text: str, of: Grid) -> tuple[Step, ...]:
     module = hlo.parse(text)
-    return exchanges(Schedule(module), Sources(module), of)
+    return steps(Schedule(module), Sources(module), of)
+
+
+def read(text: str, of: Grid) -> tuple[Exchange, ...]:
+    return exchanges(steps_of(text, of))
+
+
+def beside(taken: Sequence[Step], name: str) -> Work | None:
+    """What is computed between the beginning of an exchange and its end; None if it is not there."""
+    found: list[tuple[int, Work]] = []
+    key = ""
+    for step in taken:
+        if isinstance(step, Loop) and (inside := beside(step.steps, name)):
+            return inside
+        if isinstance(step, Begun) and isinstance(step.what, Exchange) and step.what.name == name:
+            key = step.key
+        elif isinstance(step, Ended) and step.key == key:
+            return total(found)
+        elif key:
+            found += worked([step])
+    return None
+
+
+def worked(taken: Sequence[Step], times: int = 1) -> list[tuple[int, Work]]:
+    found: list[tuple[int, Work]] = []
+    for step in taken:
+        if isinstance(step, Loop):
+            found += worked(step.steps, times * step.times)
+        elif isinstance(step, Computed):
+            found.append((times, step.work))
+    return found
 
 
 def ring(x: jax.Array) -> jax.Array:
@@ -88,7 +119,8 @@ def test_on_eight_devices(
     (found,) = read(text, grid(mesh))
     assert (found.kind, found.axes, found.sent, found.times) == (kind, axes, sent, times)
     assert found.devices == np.prod([mesh.shape[axis] for axis in axes])
-    assert not found.asynchronous and found.beside.cycles == 0 and not found.between_slices
+    assert not found.asynchronous and not found.between_slices
+    assert beside(steps_of(text, grid(mesh)), found.name) == Work()
     assert found.source.lines[0].startswith("tests/planning/test_exchanges.py:")
 
 
@@ -203,21 +235,24 @@ ENTRY %main (a: bf16[4,8], x: bf16[8,8], g: f32[8,8], h: f32[4,8]) -> bf16[8,8] 
 
 def test_the_forms_of_programs_for_tpus() -> None:
     sizes = {"data": 2, "fsdp": 2, "tensor": 2}
-    found = {e.source.name or e.kind: e for e in read(TPU, Grid(sizes, tuple(range(8)), (0,) * 8))}
+    taken = steps_of(TPU, Grid(sizes, tuple(range(8)), (0,) * 8))
+    found = {e.source.name or e.kind: e for e in exchanges(taken)}
+    works = {name: beside(taken, e.name) or Work() for name, e in found.items()}
     assert len(found) == 4
     gathered = found["gathered"]  # once, though four fusions have it
     assert (gathered.kind, gathered.axes, gathered.sent) == ("all-gather", ("tensor",), 4 * 8 * 2)
-    assert gathered.asynchronous and gathered.beside.cycles == 100 + 4 * 10
-    assert gathered.beside.flops == 2 * 8 * 8 * 8
+    assert gathered.asynchronous and works["gathered"].cycles == 100 + 4 * 10
+    assert works["gathered"].flops == 2 * 8 * 8 * 8
     scattered = found["scattered"]
     assert (scattered.kind, scattered.axes) == ("reduce-scatter", ("data",))
     assert scattered.sent == 8 * 8 * 4 // 2 and not scattered.asynchronous
     wrapped = found["wrapped"]
     assert (wrapped.kind, wrapped.axes, wrapped.sent) == ("reduce-scatter", ("tensor",), 64)
-    assert wrapped.beside.cycles == 100 + 4 * 10 + 1
+    assert works["wrapped"].cycles == 100 + 4 * 10 + 1
     moved = found["collective-permute"]
     assert (moved.axes, moved.devices) == (("data", "fsdp"), 4)
-    assert (moved.times, moved.sent, moved.beside.cycles) == (4, 8 * 8 * 2, 10)
+    assert (moved.times, moved.sent, works["collective-permute"].cycles) == (4, 8 * 8 * 2, 10)
+    assert moved.ahead == 1  # from 0 to 2 is one on, in the ring of those that have the same place
 
 
 BETWEEN = """HloModule jit_step, is_scheduled=true, num_partitions=2
@@ -249,8 +284,10 @@ ENTRY %main (x: f32[64]) -> f32[64] {
 
 def test_between_slices() -> None:
     ids = tuple(100_000 * n + chip for n in (1, 2, 3) for chip in (0, 1))
-    within, between = read(BETWEEN, Grid({"data": 3, "fsdp": 2}, ids, (1, 1, 2, 2, 3, 3)))
+    taken = steps_of(BETWEEN, Grid({"data": 3, "fsdp": 2}, ids, (1, 1, 2, 2, 3, 3)))
+    within, between = exchanges(taken)
     assert (within.axes, within.between_slices, within.sent) == (("fsdp",), False, 64 * 4)
     assert (between.kind, between.axes, between.devices) == ("all-reduce", ("data",), 3)
     assert between.between_slices and between.sent == 2 * (2 * 64 * 4 // 3)
-    assert between.beside.cycles == 10
+    worked = beside(taken, between.name)
+    assert worked and worked.cycles == 10

@@ -32,7 +32,7 @@ def test_instructions() -> None:
     main = module.computations["main"]
     kernel = main["kernel"]
     assert kernel.operands == ["a", "a"]
-    assert kernel.results == (hlo.Shape("bf16", (8, 128), 1), hlo.Shape("f32", (4,)))
+    assert kernel.results == (hlo.Shape("bf16", (8, 128), 1), hlo.Shape("f32", (4,), 0, 124))
     # What follows a line break inside an attribute belongs to the instruction too.
     assert kernel.attribute(r'estimated_cycles":"(\d+)"') == "7"
     assert Sources(module).of(kernel.attributes).name == "step/kernel"
@@ -40,7 +40,7 @@ def test_instructions() -> None:
     assert hlo.root(main).name == "out"
     # A part of a tuple stands for the get-tuple-element that it is short for.
     assert main["kernel#1"].op == "get-tuple-element"
-    assert hlo.taken(main, main["made"]) == [hlo.Shape("f32", (4,))]
+    assert hlo.taken(main, main["made"]) == [hlo.Shape("f32", (4,), 0, 124)]
 
 
 def test_a_program_has_an_entry() -> None:
