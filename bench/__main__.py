@@ -6,8 +6,8 @@
     python -m bench report                         # docs/performance.md, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, save), with its
-flags: `python -m bench NAME --help`.
+tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, kernels, predicted,
+save), with its flags: `python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -23,7 +23,10 @@ _HARDWARE = {
     "tpu_aot": ("tpu", "memory"),
 }
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
-_NAMES = ("data", "step", "profile", "curves", "tpu", "memory", "chips", "save", "report")
+_NAMES = (
+    *("data", "step", "profile", "curves", "tpu", "memory"),
+    *("chips", "kernels", "predicted", "save", "report"),
+)
 _FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
 """The flag that names the interpreter where the peer is."""
 _OWN = {

@@ -72,6 +72,12 @@ class Published(NamedTuple):
     quantization: str = "none"
 
     @property
+    def key(self) -> str:
+        """Model and chips: no two results have the same."""
+        slices = f" x {self.slices}" if self.slices > 1 else ""
+        return f"{self.name} {self.topology}{slices}"
+
+    @property
     def config(self) -> ModelConfig | None:
         """Shape and remat in our terms."""
         if self.shape is None:

@@ -1,8 +1,10 @@
 """The time of small programs whose parts are known, and what is true of the time of any program."""
 
 import dataclasses
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +240,15 @@ def test_attention_by_hand() -> None:
     assert took is not None and fast.clock
     step, line, _ = attention.CYCLES["v5e"]["fwd"][0]
     assert took * fast.clock == pytest.approx(step + line + 2 * 512 * 512 * 128 / 128**2)
+
+
+def test_the_schedules_are_those_of_the_file() -> None:
+    recorded = json.loads(Path("bench/results/kernels_tpu_aot.json").read_text())
+    assert recorded["side"] == attention.SIDE
+    for name, phases in attention.CYCLES.items():
+        for phase, sizes in phases.items():
+            for size, cycles in zip(attention.SIZES, sizes, strict=True):
+                assert cycles._asdict() == recorded["chips"][name][str(size)][phase]
 
 
 def test_attention_of_a_chip_without_a_schedule() -> None:

@@ -1,0 +1,80 @@
+"""Predicts what was published: the steps of MaxText's results, compiled as ours for the same TPUs.
+
+    python -m bench predicted
+
+No TPU is needed, but libtpu. Each result of bench/published.py has a recipe: shape, chips, mesh,
+rows, what is kept and what is offloaded. The step of that run is compiled as train.py would compile
+it, and its time predicted as plan.py does (planning/prediction.py). So what is compared is a
+prediction of our program with a measurement of theirs. One process a result, one after the other.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from bench import results
+from bench.published import ROWS
+
+KEYS = flags.DEFINE_list("rows", [], "Which results, as 'Llama3.1-8B v6e:16x16'; see ROWS.")
+
+_ROOT = Path(__file__).parent.parent
+DEFAULT = (
+    "16B v5e:16x16",
+    "32B v5e:16x16",
+    "64B v5e:16x16",
+    "128B v5e:16x16",
+    "Llama2-70B v5p:8x8x8",
+    "32B v5p:4x4x4",
+    "128B v5p:4x4x8",
+    "512B v5p:8x8x8",
+    "Llama3.1-405B v5p:8x8x8",
+    "Llama3.1-8B v6e:16x16",
+    "Llama3.1-70B v6e:16x16",
+    "Llama2-70B v6e:16x16",
+    "GPT3-175B v6e:16x16",
+    "Llama3.1-70B tpu7x:4x4x4",
+)
+"""A result or two of every table, each shape and chip once."""
+
+
+def predict(key: str) -> dict[str, Any]:
+    """What is predicted of one result, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.predicted_side", key],
+        cwd=_ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"error: {key} does not compile (see above)")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    known = [row.key for row in ROWS if row.config is not None]
+    if unknown := sorted(set(KEYS.value) - set(known)):
+        sys.exit(f"error: --rows={unknown[0]}: there are {', '.join(known)}")
+    found: dict[str, dict[str, Any]] = {}
+    for key in KEYS.value or DEFAULT:
+        one = found[key] = predict(key)
+        environment = one.pop("environment")
+        if predicted := one.get("predicted_s"):
+            error = f"predicted {predicted:.3f} s, {predicted / one['published_s'] - 1:+.1%}"
+        else:
+            error = "does not fit: not predicted"
+        print(f"{key}: published {one['published_s']:.3f} s, {error}", flush=True)
+        # After each: what is done by then is kept if a later one fails.
+        results.write({"rows": found}, environment)
+
+
+if __name__ == "__main__":
+    app.run(main)
