@@ -3,7 +3,7 @@
     python -m bench cpu --torch_python=PYTHON      # data, steps and memory on this machine
     python -m bench gpu --torch_python=PYTHON      # steps on one GPU
     python -m bench tpu_aot --python=PYTHON        # steps and memory, compiled for TPUs
-    python -m bench report                         # docs/performance.md, of the results
+    python -m bench report                         # the tables of docs/, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
 tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, kernels, predicted,

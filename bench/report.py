@@ -1,4 +1,4 @@
-"""Makes the tables of docs/performance.md from the files of results.
+"""Makes the tables of docs/performance.md and docs/planning.md from the files of results.
 
     python -m bench report
 
@@ -10,11 +10,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from bench.published import ROWS
 from bench.results import FOLDER
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+_DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENTS = (_DOCS / "performance.md", _DOCS / "planning.md")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _VERSIONS = ("python", "jax", "libtpu", "maxtext", "tokenizers", "grain")
 
@@ -155,6 +158,36 @@ def _data(result: Result) -> Iterator[str]:
     yield from _table("| | | tokens/s |", rows)
 
 
+def _predicted(result: Result) -> Iterator[str]:
+    rows, errors, guesses = [], [], []
+    for key, one in result["rows"].items():
+        row = next(row for row in ROWS if row.key == key)
+        published, guess = one["published_s"], one["estimated_s"] / one["published_s"] - 1
+        guesses.append(abs(guess))
+        predicted = "does not fit |"
+        if seconds := one.get("predicted_s"):
+            errors.append(abs(seconds / published - 1))
+            predicted = f"{seconds:.2f} | **{seconds / published - 1:+.1%}**"
+        keeps = ", ".join((*row.save, *(f"{name} (host)" for name in row.offload))) or "nothing"
+        mesh = " x ".join(f"{axis}={n}" for axis, n in {"fsdp": "rest", **row.mesh}.items())
+        rows.append(
+            f"| {row.name} | {row.topology} | {mesh} | {row.rows:g} x {row.length:,} | {keeps} | "
+            f"{published:.2f} | {predicted} | {guess:+.1%} | "
+            f"{one['needed'] / 1e9:.0f} of {one['available'] / 1e9:.0f} |"
+        )
+    yield from _table(
+        "| | chips | mesh | a chip | a block keeps | published, s | predicted, s | | "
+        "estimated | GB |",
+        rows,
+    )
+    yield ""
+    yield (
+        f"Of {len(errors)} predictions the median error is **{median(errors):.1%}**, the largest "
+        f"{max(errors):.1%}; of {len(guesses)} estimates without a compiler {median(guesses):.1%} "
+        f"and {max(guesses):.1%}."
+    )
+
+
 TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "step_cpu": _step,
     "profile_cpu": _profile,
@@ -164,6 +197,7 @@ TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "memory_cpu": _memory,
     "data_cpu": _data,
     "curves_cpu": _curves,
+    "predicted_tpu_aot": _predicted,
 }
 
 
@@ -189,7 +223,8 @@ def rendered(text: str) -> str:
 
 
 def main() -> None:
-    DOCUMENT.write_text(rendered(DOCUMENT.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(rendered(document.read_text()))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,20 @@ def test_sizes(text: str, size: int) -> None:
     assert sum(shape.bytes for shape in hlo.shapes(text)) == size
 
 
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("bf16[4,100,64]{2,1,0:T(8,128)(2,1)}", 4 * 104 * 128 * 2),
+        ("f32[64,100]{0,1:T(8,128)}", 128 * 104 * 4),  # neighbours along the first lie side by side
+        ("f32[100]{0:T(128)S(1)}", 128 * 4),
+        ("f32[4,100,64]{2,1,0}", 4 * 100 * 64 * 4),
+    ],
+)
+def test_layouts_pad_to_whole_tiles(text: str, stored: int) -> None:
+    (shape,) = hlo.shapes(text)
+    assert shape.stored == stored
+
+
 def called(x: jax.Array) -> jax.Array:
     return jnp.sin(x) @ x
 

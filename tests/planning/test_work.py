@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from planning import hlo
-from planning.kernels import Kernel
+from planning.kernels import Attention, Kernel, attention
+from planning.traffic import transfer
 from planning.work import Schedule, Work
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
@@ -204,3 +205,53 @@ def test_of_slices_and_updates_the_part_counts() -> None:
     row, index = 64 * 4, 4
     assert found.bytes == (row + index) + (row + index)  # one is read from main memory, one written
     assert found.host_bytes == row
+
+
+OFFLOADED = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (all: bf16[9,64,64], part: bf16[1,64,64], n.1: s32[]) -> bf16[1,64,64] {
+  %all = bf16[9,64,64]{2,1,0:T(8,128)(2,1)S(5)} parameter(0)
+  %part = bf16[1,64,64]{2,1,0:T(8,128)(2,1)} parameter(1)
+  %n.1 = s32[] parameter(2)
+  %put = ((bf16[9,64,64]{2,1,0:T(8,128)(2,1)S(5)}, bf16[1,64,64]{2,1,0:T(8,128)(2,1)}, s32[], s32[], s32[]), bf16[9,64,64]{2,1,0:T(8,128)(2,1)S(5)}, u32[]{:S(2)}) dynamic-update-slice-start(%all, %part, %n.1, %n.1, %n.1)
+  %put.1 = bf16[9,64,64]{2,1,0:T(8,128)(2,1)S(5)} dynamic-update-slice-done(%put)
+  %take = ((bf16[9,64,64]{2,1,0:T(8,128)(2,1)S(5)}, s32[], s32[], s32[]), bf16[1,64,64]{2,1,0:T(8,128)(2,1)}, u32[]{:S(2)}) dynamic-slice-start(%put.1, %n.1, %n.1, %n.1), dynamic_slice_sizes={1,64,64}
+  ROOT %take.1 = bf16[1,64,64]{2,1,0:T(8,128)(2,1)} dynamic-slice-done(%take)
+}
+"""
+
+
+def test_what_is_offloaded_goes_to_the_host_and_comes_back() -> None:
+    """A part of 64 x 64, of which the layout makes 64 x 128."""
+    found, size = work_of(OFFLOADED), 64 * 128 * 2
+    assert (found.bytes, found.host_bytes) == (2 * size, 2 * size)
+    main = hlo.parse(OFFLOADED).computations["main"]
+    there, back = transfer(main, main["put"]), transfer(main, main["take"])
+    assert there == (size, 0, hlo.HOST) and back == (size, hlo.HOST, 0)
+    assert transfer(main, main["put.1"]) is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "table", "blocks", "lines", "steps"),
+    [
+        ("fwd", "s8[1,4,4]", 10, 4, 16),
+        ("dq", "s8[1,4,4]", 10, 4, 16),
+        ("dkv", "s8[1,4,4]", 10, 4, 16),
+        ("fwd", "s8[1,4,2]", 7, 4, 8),  # a window: of each line two blocks, of the first one
+    ],
+)
+def test_blocks_of_attention(phase: str, table: str, blocks: int, lines: int, steps: int) -> None:
+    """Of 6 rows and heads with 2,048 tokens, in blocks of 512."""
+    q, ids = "bf16[2,3,2048,128]", "s32[2048,128]"
+    arguments = [table, q, q, q, ids, ids, ids]
+    text = f"HloModule m\n\nENTRY %main (p: s32[]) -> {q} {{\n"
+    for n, one in enumerate(arguments):
+        text += f"  %p{n} = {one} parameter({n})\n"
+    given = ", ".join(f"%p{n}" for n in range(len(arguments)))
+    text += f"  ROOT %splash_mqa_{phase}_segmented.1 = {q} custom-call({given}), "
+    sides = r'"{\"block_q\": 512, \"block_q_dkv\": 512, \"block_q_dq\": 512}"'
+    text += f'custom_call_target="tpu_custom_call", frontend_attributes={{xprof_metadata={sides}}}\n}}\n'
+    main = hlo.parse(text).computations["main"]
+    found = attention(main, hlo.root(main))
+    assert found == Attention(phase, 128, 512, 6 * blocks, 6 * lines, 6 * steps)
+    assert attention(main, main["p1"]) is None
