@@ -46,8 +46,8 @@ def looking_up(mesh: Mesh) -> LookUp:
             size = table_VD.shape[0]
             ids_BXT = tokens_BXT - collectives.index(vocab) * size
             is_here = (ids_BXT >= 0) & (ids_BXT < size)
-            x_BXTD = jnp.take(table_VD, jnp.clip(ids_BXT, 0, size - 1), axis=0)
-            x_BXTD = jnp.where(is_here[..., None], x_BXTD, 0).astype(dtype)
+            ids_BXT = jnp.where(is_here, ids_BXT, size)  # out of bounds: zeros, and no gradient
+            x_BXTD = table_VD.at[ids_BXT].get(mode="fill", fill_value=0).astype(dtype)
             x_BXTD = collectives.scattered(x_BXTD, inner, 2)
             x_BXTD = collectives.exchanged(x_BXTD, by_tokens, 1, 3)
             x_BXTD = collectives.gathered(x_BXTD, alike, 3)
