@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from planning.analytic import remat
 from planning.analytic.layout import Layout, Parameter
-from planning.analytic.work import AGAIN, ATTENTION, BACKWARD, FORWARD, HEAD, MLP, UPDATE
+from planning.analytic.work import AGAIN, ATTENTION, BACKWARD, EXPERTS, FORWARD, HEAD, MLP, UPDATE
 from planning.torus import Links, links
 from sharding.table import mesh_axes
 
@@ -158,6 +158,20 @@ def _keys(layout: Layout) -> list[Exchange]:
     ]
 
 
+def _experts(layout: Layout) -> list[Exchange]:
+    """Rows to the devices that have their experts, and back; twice there in the backward pass."""
+    model, moe = layout.run.model, layout.run.model.moe
+    if not moe.num_experts:
+        return []
+    axes = _axes(layout, "experts", moe.num_experts)
+    rows = layout.rows * layout.length * moe.experts_per_token * model.embed_dim
+    size, times = layout.itemsize * rows, round(layout.expert_layers * layout.microbatches)
+    return [
+        Exchange(phase, EXPERTS, "rows", "all-to-all", axes, size, n * times, "B T A D a")
+        for phase, n in ((FORWARD, 2), (BACKWARD, 3))
+    ]
+
+
 def _tables(layout: Layout) -> list[Exchange]:
     """The output projection gathered once a microbatch, its gradient scattered once in float32;
     the embedding by its columns: activations travel, not the table. Features, and what was looked
@@ -228,7 +242,8 @@ def _muon(layout: Layout) -> list[Exchange]:
     """Matrices to the device that makes them orthogonal, and back."""
     if layout.run.optimizer.name != "muon":
         return []
-    held = sum(p.held for p in layout.parameters if p.in_blocks and "embed" in p.axes)
+    matrices = (p for p in layout.parameters if {"embed", "expert_embed"} & {*p.axes})
+    held = sum(p.held for p in matrices if p.in_blocks)
     axes, size = _axes(layout, "stack"), layout.itemsize * held
     return [
         Exchange(UPDATE, "", "matrices to Muon", "all-to-all", axes, size, 1, "a x shards"),
@@ -237,5 +252,4 @@ def _muon(layout: Layout) -> list[Exchange]:
 
 
 Term = Callable[[Layout], list[Exchange]]
-TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _keys, _tables, _stages, _muon)
-"""Other exchanges (tokens to experts) are other ones of these."""
+TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _keys, _experts, _stages, _tables, _muon)

@@ -170,9 +170,43 @@ class Layout:
         return form(platform, self.sizes["context"], self.run.model, mesh.context_attention)
 
     @property
-    def hidden(self) -> int:
-        """F."""
-        return self.run.model.mlp_dim // self.ways("mlp", self.run.model.mlp_dim)
+    def hidden(self) -> float:
+        """F, of all that a token goes through in a layer, on the mean of layers."""
+        return self._mean_of_layers(self.experts_hidden + self._shared_hidden, self._dense_hidden)
+
+    @property
+    def own_hidden(self) -> float:
+        """F without experts that tokens travel to: what is computed where a token is."""
+        routed = 0.0 if self.sizes["expert"] > 1 else self.experts_hidden
+        return self._mean_of_layers(routed + self._shared_hidden, self._dense_hidden)
+
+    @property
+    def experts_hidden(self) -> float:
+        """F of the experts that a token chooses, together."""
+        moe = self.run.model.moe
+        width = moe.experts_per_token * moe.expert_mlp_dim if moe.num_experts else 0
+        return width / self.ways("mlp", moe.expert_mlp_dim)
+
+    @property
+    def expert_layers(self) -> float:
+        """Layers of a device that have experts."""
+        model = self.run.model
+        return self.layers * (1 - model.dense_layers / model.num_layers)
+
+    @property
+    def _shared_hidden(self) -> float:
+        moe = self.run.model.moe
+        width = moe.shared_experts * moe.expert_mlp_dim if moe.num_experts else 0
+        return width / self.ways("mlp", moe.expert_mlp_dim)
+
+    @property
+    def _dense_hidden(self) -> float:
+        return self.run.model.mlp_dim / self.ways("mlp", self.run.model.mlp_dim)
+
+    def _mean_of_layers(self, with_experts: float, dense: float) -> float:
+        model = self.run.model
+        of_dense = model.dense_layers / model.num_layers
+        return dense * of_dense + with_experts * (1 - of_dense)
 
     @property
     def vocab(self) -> int:

@@ -119,8 +119,8 @@ def test_keys_gathered_by_hand():
 
 
 def test_stages_by_hand():
-    """Four stages hand on 16 rows of 8,192 x 4,096 in bfloat16, one at a time; weights are gathered
-    along the other four chips, in each of 19 iterations those of eight layers."""
+    """Four stages, each of 16 rows of 8,192 x 4,096 in bfloat16, handed on one at a time; weights
+    are gathered along the other four chips, for each of 19 iterations, of eight layers."""
     laid = llama("v5e:4x4", 64, pipeline=4)
     row = 8192 * 4096 * 2
     handed = lines_of(laid, name="from stage to stage")

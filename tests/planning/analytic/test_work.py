@@ -65,7 +65,7 @@ def test_microbatches_are_added_up():
 
 
 def test_stages_compute_also_when_they_have_nothing_to_do():
-    """Four stages of eight layers, and 16 rows: one at a time, 19 times, of which 16 count."""
+    """Four stages of eight layers, 16 rows on a chip, one at a time: 19 times, and 16 count."""
     plain, staged = llama("v5e:4x4", 64), llama("v5e:4x4", 64, pipeline=4)
     assert (staged.stages.microbatches, staged.rows, staged.layers) == (16, 1, 8)
     for name in ("products with weights", "scores and values"):
