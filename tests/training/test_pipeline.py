@@ -133,6 +133,18 @@ SLOW = pytest.mark.slow
             marks=SLOW,
         ),
         pytest.param(MeshConfig(data=1, pipeline=8), EIGHT, 1, marks=SLOW),
+        pytest.param(
+            MeshConfig(data=1, context=2, tensor=2, pipeline=2, rounds=2),
+            dataclasses.replace(FOUR, remat="save_attention"),
+            2,
+            marks=SLOW,
+        ),
+        pytest.param(
+            MeshConfig(data=1, context=4, pipeline=2, context_attention="gather"),
+            OTHER,
+            1,
+            marks=SLOW,
+        ),
     ],
 )
 def test_same_as_one_device(layout: MeshConfig, model: ModelConfig, accumulation: int) -> None:
