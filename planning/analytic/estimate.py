@@ -28,6 +28,8 @@ ASSUMPTIONS = (
     "own links; what takes longer than the work is waited for",
     "exchanges of activations run beside the products of their half of a block, in as many parts "
     "as devices; the first part is waited for",
+    "experts are equally busy; rows that travel to them and back are waited for",
+    "what stages hand on goes beside the work of their pass",
     "the output projection's table and its gradient are waited for, and so are the embedding's",
     "what of a block waits in the host's memory goes there and back beside all work of its pass; "
     "the optimizer's state is waited for; where Host.link is not known, neither takes time",
@@ -187,7 +189,7 @@ def _phase(
     beside = [line for line in exchanged if not line.half]
     host = _to_host(laid, transferred)
     computing = total = 0.0
-    for half in (work.ATTENTION, work.MLP, ""):
+    for half in (work.ATTENTION, work.MLP, work.EXPERTS, ""):
         own = sum(seconds(laid, line) for line in works if line.half == half)
         computing += own
         total += own

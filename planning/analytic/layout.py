@@ -1,8 +1,8 @@
 """A run laid over its hardware: what each device has of every dimension.
 
 Letters are those of model/__init__.py; here they count what one device has. B are the rows and T
-their tokens that go through the model at once (a microbatch), a the bytes of a number in the dtype
-that matrices are multiplied in.
+their tokens that go through a layer at once (a microbatch; with stages, one of theirs), a the bytes
+of a number in the dtype that matrices are multiplied in.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from planning.chip import Torus
 from planning.topology import Topology
 from sharding.attention import Form, form
 from sharding.config import AXES
+from sharding.schedule import Schedule, schedule
 from sharding.table import mesh_axes
 from training.config import RunConfig
 from training.optimizer import make_optimizer
@@ -84,10 +85,34 @@ class Layout:
         return self.run.train.accumulation
 
     @property
-    def rows(self) -> int:
-        """B."""
+    def all_rows(self) -> int:
+        """Those of a microbatch of train.accumulation."""
         rows = self.run.train.batch_size // self.microbatches
         return max(rows // self.ways("batch", rows), 1)
+
+    @functools.cached_property
+    def stages(self) -> Schedule:
+        """How they go through the layers."""
+        if self.sizes["pipeline"] == 1:
+            return Schedule(1, 1, 1)
+        rows = self.run.train.batch_size // self.microbatches
+        return schedule(self.mesh, self.run.mesh, rows)  # type: ignore[arg-type]
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.all_rows // self.stages.microbatches
+
+    @property
+    def kept(self) -> int:
+        """How often a layer is called before the backward pass, over all that a device has; stages
+        also call theirs when they have nothing to do."""
+        return self.layers // self.stages.rounds * self.stages.iterations
+
+    @property
+    def calls(self) -> int:
+        """n: how often in a step."""
+        return self.kept * self.microbatches
 
     @property
     def length(self) -> int:
@@ -100,6 +125,12 @@ class Layout:
         """T between the blocks, where nothing looks along the length."""
         length = self.run.data.sequence_length
         return length // self.ways("act_length", length)
+
+    @property
+    def outside(self) -> int:
+        """T after the last block, where what splits the vocabulary splits the length too."""
+        length = self.run.data.sequence_length
+        return length // self.ways("head_length", length)
 
     @property
     def layers(self) -> int:
@@ -134,9 +165,43 @@ class Layout:
         return form(platform, self.sizes["context"], self.run.model, mesh.context_attention)
 
     @property
-    def hidden(self) -> int:
-        """F."""
-        return self.run.model.mlp_dim // self.ways("mlp", self.run.model.mlp_dim)
+    def hidden(self) -> float:
+        """F, of all that a token goes through in a layer, on the mean of layers."""
+        return self._mean_of_layers(self.experts_hidden + self._shared_hidden, self._dense_hidden)
+
+    @property
+    def own_hidden(self) -> float:
+        """F without experts that tokens travel to: what is computed where a token is."""
+        routed = 0.0 if self.sizes["expert"] > 1 else self.experts_hidden
+        return self._mean_of_layers(routed + self._shared_hidden, self._dense_hidden)
+
+    @property
+    def experts_hidden(self) -> float:
+        """F of the experts that a token chooses, together."""
+        moe = self.run.model.moe
+        width = moe.experts_per_token * moe.expert_mlp_dim if moe.num_experts else 0
+        return width / self.ways("mlp", moe.expert_mlp_dim)
+
+    @property
+    def expert_layers(self) -> float:
+        """Layers of a device that have experts."""
+        model = self.run.model
+        return self.layers * (1 - model.dense_layers / model.num_layers)
+
+    @property
+    def _shared_hidden(self) -> float:
+        moe = self.run.model.moe
+        width = moe.shared_experts * moe.expert_mlp_dim if moe.num_experts else 0
+        return width / self.ways("mlp", moe.expert_mlp_dim)
+
+    @property
+    def _dense_hidden(self) -> float:
+        return self.run.model.mlp_dim / self.ways("mlp", self.run.model.mlp_dim)
+
+    def _mean_of_layers(self, with_experts: float, dense: float) -> float:
+        model = self.run.model
+        of_dense = model.dense_layers / model.num_layers
+        return dense * of_dense + with_experts * (1 - of_dense)
 
     @property
     def vocab(self) -> int:

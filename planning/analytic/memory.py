@@ -13,6 +13,7 @@ import jax
 
 from planning.analytic import remat
 from planning.analytic.layout import Layout
+from sharding.rounds import ROOM
 
 HEAD, BLOCKS, UPDATE = "head", "blocks, backward", "update"
 """The moments: the loss, with all blocks' activations kept; the backward pass of a block; the
@@ -60,7 +61,7 @@ def bytes_of(tree: Any) -> int:
 
 
 def _state(layout: Layout) -> list[Held]:
-    state, batch = layout.state, 6 * 4 * layout.rows * layout.microbatches * layout.length
+    state, batch = layout.state, 6 * 4 * layout.all_rows * layout.microbatches * layout.length
     return [
         Held("parameters", "parameters", bytes_of(state.params), "4 x elements on the device"),
         Held(
@@ -99,8 +100,8 @@ def _activations(layout: Layout) -> list[Held]:
         Held(
             "activations",
             f"kept of all blocks: {name}",
-            round(layout.layers * tensor.size(layout)),
-            f"L x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
+            round(layout.kept * tensor.size(layout)),
+            f"n x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
             (HEAD, BLOCKS),
         )
         for name, tensor in remat.kept(layout).items()
@@ -113,15 +114,16 @@ def _activations(layout: Layout) -> list[Held]:
             Held("activations", f"back from the host: {names}", round(2 * sizes), "2 x", (BLOCKS,))
         )
     if model.remat != "none":
-        width = 2 * model.embed_dim + 2 * (layout.heads + layout.kv_heads) * model.head_dim
+        heads = layout.heads + layout.kv_heads
+        width: float = 2 * model.embed_dim + 2 * heads * model.head_dim
         width += layout.hidden * (3 if model.mlp == "swiglu" else 2)
-        again = layout.itemsize * layout.rows * layout.length * width
+        again = round(layout.itemsize * layout.rows * layout.length * width)
         formula = "B T (2 D + 2 (N + K) H + 3 F) a (2 F for gelu)"
         lines.append(Held("activations", "a block, computed again", again, formula, (BLOCKS,)))
     slopes = layout.itemsize * (2 * layout.hidden + model.embed_dim)
     slopes *= layout.rows * layout.length
     lines.append(
-        Held("activations", "gradients inside a block", slopes, "B T (2 F + D) a", (BLOCKS,))
+        Held("activations", "gradients inside a block", round(slopes), "B T (2 F + D) a", (BLOCKS,))
     )
     return lines
 
@@ -137,6 +139,59 @@ def _keys(layout: Layout) -> list[Held]:
         size, formula = 2 * (layout.itemsize + 4) * elements, "4 B T K H (a + 4)"
         return [Held("activations", "keys in the ring", size, formula, (BLOCKS,))]
     return []
+
+
+def _experts(layout: Layout) -> list[Held]:
+    """Rows of tokens for their experts, and what comes of them; where they travel, room for more,
+    and their gradients in float32 (sharding/rounds.py).
+    """
+    moe, model, a = layout.run.model.moe, layout.run.model, layout.itemsize
+    if not moe.num_experts:
+        return []
+    travel = layout.sizes["expert"] > 1
+    rows = layout.rows * layout.length * moe.experts_per_token * (ROOM if travel else 1)
+    lines = [
+        Held(
+            "activations",
+            "rows for experts",
+            round(4 * a * rows * model.embed_dim),
+            f"4 x {'ROOM x ' if travel else ''}B T A D a",
+            (BLOCKS,),
+        ),
+    ]
+    if travel:
+        width = moe.expert_mlp_dim / layout.ways("mlp", moe.expert_mlp_dim)
+        more = a * rows * width * (1 - 1 / ROOM) * (5 if model.mlp == "swiglu" else 4)
+        of_experts = sum(p.whole for p in layout.parameters if "experts" in p.axes)
+        whole = of_experts / layout.expert_layers
+        lines += [
+            Held(
+                "activations",
+                "room for more rows",
+                round(more),
+                "(ROOM - 1) B T A 5 F a",
+                (BLOCKS,),
+            ),
+            Held(
+                "weights",
+                "gradients of experts, summed",
+                round(4 * whole),
+                "4 x elements",
+                (BLOCKS,),
+            ),
+        ]
+    return lines
+
+
+def _stages(layout: Layout) -> list[Held]:
+    """Of sharding/pipeline.py: what goes into the first and comes out of the last, all rows."""
+    if layout.sizes["pipeline"] == 1:
+        return []
+    stream = layout.all_rows * layout.between * layout.run.model.embed_dim * layout.itemsize
+    return [
+        Held("activations", "into and out of the stages", 2 * stream, "2 x rows T D a", (HEAD,)),
+        Held("activations", "and their gradients", 2 * stream, "2 x rows T D a", (BLOCKS,)),
+    ]
 
 
 def _weights(layout: Layout) -> list[Held]:
@@ -161,11 +216,11 @@ def _weights(layout: Layout) -> list[Held]:
 
 def _head(layout: Layout) -> list[Held]:
     """Of training/head.py: the table whole along `fsdp`, and a part of the logits."""
-    model, tokens = layout.run.model, layout.rows * layout.length
+    model, tokens = layout.run.model, layout.all_rows * layout.length
     table = layout.vocab * model.embed_dim
     logits = min(model.logits_mb << 20, 4 * tokens * layout.vocab)
     slope = logits * layout.itemsize // 4
-    features = 2 * tokens * model.embed_dim * layout.itemsize
+    features = 2 * layout.all_rows * layout.outside * model.embed_dim * layout.itemsize
     return [
         Held("head", "table, gathered", layout.itemsize * table, "V D a", (HEAD,)),
         Held("head", "gradient of the table", 4 * table, "4 V D", (HEAD,)),
@@ -177,5 +232,13 @@ def _head(layout: Layout) -> list[Held]:
 
 
 Term = Callable[[Layout], list[Held]]
-TERMS: tuple[Term, ...] = (_state, _gradients, _activations, _keys, _weights, _head)
-"""Another thing that is held (experts' buffers, a pipeline's activations) is another of these."""
+TERMS: tuple[Term, ...] = (
+    _state,
+    _gradients,
+    _activations,
+    _keys,
+    _experts,
+    _stages,
+    _weights,
+    _head,
+)

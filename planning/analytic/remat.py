@@ -50,7 +50,7 @@ def _kv_heads(o: Layout) -> float:
 
 
 def _hidden(o: Layout) -> float:
-    return o.itemsize * o.hidden
+    return o.itemsize * o.own_hidden
 
 
 TENSORS: Mapping[str, Tensor] = {

@@ -1,9 +1,10 @@
 """What a device computes in a step: FLOPs, and bytes of its memory that go in and out.
 
 Each line is of a whole step, all layers and microbatches, and bears its formula in the letters of
-planning/layout.py; n is layers x microbatches. FLOPs are of products of matrices alone: a multiply
-and an add. Bytes suppose that a product reads both its matrices and writes the third once, and that
-an elementwise operation reads and writes once for as many as XLA commonly fuses.
+planning/layout.py; n is layers x microbatches, and what stages compute while they have nothing to
+do (Layout.calls). FLOPs are of products of matrices alone: a multiply and an add. Bytes suppose
+that a product reads both its matrices and writes the third once, and that an elementwise operation
+reads and writes once for as many as XLA commonly fuses.
 """
 
 import math
@@ -20,8 +21,9 @@ FORWARD, AGAIN, BACKWARD = "forward", "recomputed", "backward"
 HEAD, UPDATE = "head", "update"
 PHASES = (FORWARD, AGAIN, BACKWARD, HEAD, UPDATE)
 
-ATTENTION, MLP = "attention", "mlp"
-"""The halves of a block, whose products can hide what they exchange along `tensor`."""
+ATTENTION, MLP, EXPERTS = "attention", "mlp", "experts"
+"""The halves of a block, whose products can hide what they exchange along `tensor`; and what is
+exchanged for experts, which nothing hides."""
 
 
 class Work(NamedTuple):
@@ -57,12 +59,12 @@ def model_flops(layout: Layout) -> float:
     return layout.tokens * a_token / layout.topology.devices
 
 
-def filled(size: int, side: int) -> float:
+def filled(size: float, side: int) -> float:
     """How much of a matrix unit a dimension fills: 64 of 128 are a half; 1 without units."""
     return size / (-(-size // side) * side) if side else 1.0
 
 
-def _fill(layout: Layout, *sizes: int) -> float:
+def _fill(layout: Layout, *sizes: float) -> float:
     side, share = layout.topology.chip.side if layout.topology.chip else 0, 1.0
     for size in sizes:
         share *= filled(size, side)
@@ -72,15 +74,15 @@ def _fill(layout: Layout, *sizes: int) -> float:
 def _products(layout: Layout) -> list[Work]:
     """Products with the weights of the blocks."""
     model, m, a = layout.run.model, layout.rows * layout.length, layout.itemsize
-    n = layout.layers * layout.microbatches
+    n = layout.calls
     embed, size = model.embed_dim, model.head_dim
-    of_attention = {
+    of_attention: dict[str, tuple[float, float]] = {
         "query": (embed, layout.heads * size),
         "key": (embed, layout.kv_heads * size),
         "value": (embed, layout.kv_heads * size),
         "out": (layout.heads * size, embed),
     }
-    of_mlp = {
+    of_mlp: dict[str, tuple[float, float]] = {
         "gate": (embed, layout.hidden),
         "up": (embed, layout.hidden),
         "down": (layout.hidden, embed),
@@ -139,7 +141,7 @@ def _attention(layout: Layout) -> list[Work]:
     """Scores and values: two products forward, seven backward (splash, and Triton's: four for keys
     and values, three for queries), five where one loop makes all (our own).
     """
-    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    model, a, n = layout.run.model, layout.itemsize, layout.calls
     each = layout.rows * layout.heads * pairs(layout)
     a_product = 2 * each * model.head_dim
     # Queries and what belongs to them once, keys and values again for every block of queries.
@@ -165,7 +167,7 @@ def _attention(layout: Layout) -> list[Work]:
 
 def _elementwise(layout: Layout) -> list[Work]:
     """Norms, residual sums, rotation and the activation function."""
-    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    model, a, n = layout.run.model, layout.itemsize, layout.calls
     stream = layout.rows * layout.between * model.embed_dim
     turned = layout.rows * layout.length * model.head_dim * (layout.heads + layout.kv_heads)
     hidden = layout.rows * layout.length * layout.hidden
@@ -183,13 +185,13 @@ def _elementwise(layout: Layout) -> list[Work]:
 def _head(layout: Layout) -> list[Work]:
     """The output projection with its loss and both gradients, and the embedding."""
     model, a, n = layout.run.model, layout.itemsize, layout.microbatches
-    m, width, vocab = layout.rows * layout.length, model.embed_dim, layout.vocab
+    m, width, vocab = layout.all_rows * layout.length, model.embed_dim, layout.vocab
     flops = 6 * m * vocab * width
     parts = -(-4 * m * vocab // (model.logits_mb << 20))
     # Logits are written, reduced and made a gradient of; the table's gradient grows part by part.
     logits = m * vocab * (4 * 4 + 3 * a)
     table = parts * vocab * width * (2 * a + 8)
-    embedding = layout.rows * layout.between * width * 2 * (a + 4)
+    embedding = layout.all_rows * layout.between * width * 2 * (a + 4)
     return [
         Work(
             HEAD,
@@ -236,6 +238,41 @@ def _muon(layout: Layout) -> Work:
     return Work(UPDATE, "", "Muon", flops, flops, moved, "5 x (4 s^2 l + 2 s^3) a matrix")
 
 
+def _experts(layout: Layout) -> list[Work]:
+    """What experts add to the products of an MLP: rows are sorted and brought back, all weights are
+    read, and hidden activations of rows that travelled are computed again (sharding/rounds.py).
+    """
+    model, moe, a = layout.run.model, layout.run.model.moe, layout.itemsize
+    if not moe.num_experts:
+        return []
+    n, m = layout.expert_layers * layout.microbatches, layout.rows * layout.length
+    rows, gated = m * moe.experts_per_token * model.embed_dim, model.mlp == "swiglu"
+    here = moe.num_experts / layout.ways("experts") - moe.experts_per_token
+    width = moe.expert_mlp_dim / layout.ways("mlp", moe.expert_mlp_dim)
+    others = max(here, 0) * (3 if gated else 2) * model.embed_dim * width
+    router = 2 * m * model.embed_dim * moe.num_experts
+    lines = [
+        Work(
+            phase,
+            "",
+            "routing, and rows to experts and back",
+            n * times * router,
+            n * times * router,
+            n * a * times * (6 * rows + others),
+            f"{2 * times} n B T D E",
+        )
+        for phase, times in ((FORWARD, 1), (BACKWARD, 2))
+    ]
+    if layout.sizes["expert"] > 1:
+        names = {"gate", "up"} if gated else {"up"}
+        travelled = len(names - remat.again(model)) * 2 * m * model.embed_dim
+        flops = n * travelled * layout.experts_hidden
+        padded = flops / _fill(layout, model.embed_dim, width)
+        lines.append(
+            Work(AGAIN, MLP, "experts that tokens travelled to", flops, padded, 0, "4 n B T D A F")
+        )
+    return lines
+
+
 Term = Callable[[Layout], list[Work]]
-TERMS: tuple[Term, ...] = (_products, _attention, _elementwise, _head, _update)
-"""Other work (experts, a pipeline's idle stages) is another of these."""
+TERMS: tuple[Term, ...] = (_products, _attention, _elementwise, _experts, _head, _update)

@@ -13,8 +13,11 @@ import pytest
 from checkpointing.checkpoints import Checkpoints
 from evaluation.perplexity import make_scorer
 from model import parameters
+from model.config import ModelConfig
 from model.moe import Routing
 from model.moe_config import MoeConfig
+from sharding.config import AXES, MeshConfig
+from sharding.schedule import order
 from tests.training.sharded import (
     MODEL,
     OPTIMIZER,
@@ -195,15 +198,28 @@ def test_muon_makes_each_expert_orthogonal() -> None:
     compare((after["router"] - before["router"])[0], grads["router"][0])
 
 
+STAGED = dataclasses.replace(
+    MOE, num_layers=4, moe=dataclasses.replace(MOE.moe, first_dense=0, shared_experts=0)
+)
+"""Of which layers can be put into stages."""
+
+
 @functools.cache
-def trained(accumulation: int, **sizes: int) -> tuple[list[Any], Any]:
-    """The metrics of some steps, and the state after the last."""
-    run = run_of(accumulation, **sizes)
+def trained(model: ModelConfig, accumulation: int, layout: MeshConfig) -> tuple[list[Any], Any]:
+    """The metrics of some steps, and the state after the last; biases in the order of depth."""
+    train = TrainConfig(steps=STEPS, batch_size=ROWS, z_loss=1e-3, accumulation=accumulation)
+    run = begin(
+        mesh_of(**{axis: getattr(layout, axis) for axis in AXES}), model, train, OPTIMIZER, layout
+    )
     state, metrics = run.state, []
     for index in range(6):
         state, values = run.step(state, placed(run.mesh, index))
         metrics.append(host(values))
-    return metrics, host(state)
+    state = host(state)
+    if layout.pipeline > 1:
+        where = np.argsort(order(layout.pipeline, layout.rounds, model.num_layers))
+        state.params["blocks"] = jax.tree.map(lambda w: w[where], state.params["blocks"])
+    return metrics, state
 
 
 SLOW = pytest.mark.slow  # eight devices on two cores
@@ -214,17 +230,23 @@ SLOW = pytest.mark.slow  # eight devices on two cores
     [
         (1, dict(expert=8)),
         (2, dict(expert=2, fsdp=2, tensor=2)),
+        (1, dict(expert=2, context=2, fsdp=2)),
+        (1, dict(expert=4, pipeline=2, rounds=2, microbatches=2)),
         pytest.param(2, dict(expert=4, fsdp=2), marks=SLOW),
         pytest.param(1, dict(expert=2, data=2, fsdp=2), marks=SLOW),
         pytest.param(4, dict(expert=2, data=2), marks=SLOW),
         pytest.param(1, dict(expert=2, tensor=4), marks=SLOW),
         pytest.param(1, dict(data=2, fsdp=2, tensor=2), marks=SLOW),
+        pytest.param(1, dict(expert=2, context=2, tensor=2), marks=SLOW),
+        pytest.param(2, dict(expert=2, pipeline=2, fsdp=2), marks=SLOW),
+        pytest.param(1, dict(pipeline=2, context=2, expert=2), marks=SLOW),
     ],
     ids=str,
 )
-def test_same_as_one_device(accumulation: int, sizes: dict[str, int]) -> None:
-    metrics, state = trained(accumulation, **sizes)
-    metrics_one, state_one = trained(1)
+def test_same_as_one_device(accumulation: int, sizes: dict[str, Any]) -> None:
+    model = STAGED if "pipeline" in sizes else MOE
+    metrics, state = trained(model, accumulation, MeshConfig(**{"data": 1} | sizes))
+    metrics_one, state_one = trained(model, 1, MeshConfig(data=1))
     for values, one in zip(metrics, metrics_one, strict=True):
         assert values.keys() == one.keys()
         for name, value in values.items():

@@ -21,7 +21,7 @@ from training.schedule import learning_rate
 from training.state import abstract_params, abstract_state, shardings_of
 from training.step import make_step
 
-PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot")
+PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
 
@@ -79,6 +79,20 @@ def check(function: Any, kind: str, weights: int, **options: Any) -> None:
     half = precisions(function(small_config(kind, vocab_size=120, dtype="bfloat16", **options)))
     assert len(half) == len(found)
     assert HIGHEST not in half
+
+
+@pytest.mark.parametrize("function", [training, evaluation, generation])
+def test_experts(function: Any) -> None:
+    """Of bfloat16 models the routers alone are computed in float32."""
+
+    def found(dtype: Any) -> list[Any]:
+        return precisions(function(small_config("deepseek", vocab_size=120, dtype=dtype)))
+
+    full, half = found("float32"), found("bfloat16")
+    assert set(full) == {HIGHEST}
+    assert len(half) == len(full)  # the others are those of bfloat16, however it is said
+    stacks = 1  # of layers with a router
+    assert half.count(HIGHEST) == stacks * (3 if function is training else 1)
 
 
 def test_a_float32_product_is_not_what_accelerators_do_by_default():
