@@ -29,9 +29,9 @@ from model.moe import Order, by_row, in_order, mlps
 from sharding import collectives
 from sharding.collectives import Axes
 
-LATER = "later_rounds"
-"""Names the loop over all rounds but the first in a compiled program: how often it runs, none knows
-before."""
+FIRST, LATER = "first_round", "later_rounds"
+"""Names in a compiled program: of what is done once, and of the loop over what is left then, which
+runs as often as it takes."""
 
 ROOM = 1.5
 """For rows from one device to another in a round: in what there would be if every device sent every
@@ -157,7 +157,8 @@ def _until_done(trips: "Trips", go: Callable[[Any], Any], start: tuple[jax.Array
     """All rounds. The first, which is most often the last, is outside of the loop: what it
     exchanges can travel beside what else a layer computes.
     """
-    after = go(start)
+    with jax.named_scope(FIRST):
+        after = go(start)
     with jax.named_scope(LATER):
         return jax.lax.while_loop(lambda carry: carry[0] < trips.rounds, go, after)[1]
 
