@@ -100,7 +100,7 @@ def _memory(result: Result) -> Iterator[str]:
     yield from _table("| tokens | attention | head |", rows)
     yield ""
     yield f"One {result['device']}; attention: {result['attention']}."
-    if not result["along_context"]:
+    if not result.get("along_context"):
         return
     yield ""
     whole, *_ = result["along_context"].values()

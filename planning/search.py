@@ -24,12 +24,14 @@ from model.config import Remat
 from planning.analytic.estimate import Estimate, estimate
 from planning.layout import abstract_mesh
 from planning.topology import Topology
+from sharding import schedule
 from sharding.table import validate
 from training.config import RunConfig
 
 _COMMAND = Path(__file__).parent.parent / "plan.py"
 _MOST_TENSOR = 16  # devices along `tensor`: past that, products are too thin for any chip here
 _MOST_STAGES = 16
+_ROUNDS = (1, 2, 4)
 _LONG = 32_768  # tokens of a row from which `context` is tried
 _ROOM = 1.1  # how much more than there is an estimate may be for a layout to be compiled
 
@@ -115,7 +117,8 @@ def candidates(config: RunConfig, devices: int) -> Iterator[RunConfig]:
             rows = {name: size // accumulation for name, size in batches.items()}
             if any(size % (accumulation * ways) for size in batches.values()):
                 continue
-            at_a_time = -(-config.evaluation.batch_size // ways) * ways
+            least = ways * sizes["pipeline"]
+            at_a_time = -(-config.evaluation.batch_size // least) * least
             one = dataclasses.replace(
                 config,
                 mesh=mesh,
@@ -123,7 +126,11 @@ def candidates(config: RunConfig, devices: int) -> Iterator[RunConfig]:
                 evaluation=dataclasses.replace(config.evaluation, batch_size=at_a_time),
             )
             try:
-                validate(abstract_mesh(one, devices), axes, shapes, rows, lengths)
+                on, layers = abstract_mesh(one, devices), config.model.stacks
+                evaluated = {"evaluation.batch_size": at_a_time}
+                others = sum(layers[:-1])
+                schedule.check(on, one.mesh, sum(layers), rows | evaluated, others)
+                validate(on, axes, shapes, rows, lengths)
             except ValueError:
                 continue
             for remat in get_args(Remat):
@@ -141,7 +148,10 @@ def _meshes(config: RunConfig, devices: int) -> Iterator[dict[str, Any]]:
     many = model.moe.num_experts
     experts = [n for n in _divisors(devices) if n == 1 or (many and many % n == 0)]
     stages = [n for n in _divisors(devices) if n <= _MOST_STAGES and model.num_layers % n == 0]
-    for tensor, context, expert, pipeline in itertools.product(tensors, contexts, experts, stages):
+    in_rounds = [(1, 1), *((n, r) for n in stages[1:] for r in _ROUNDS)]
+    for tensor, context, expert, (pipeline, rounds) in itertools.product(
+        tensors, contexts, experts, in_rounds
+    ):
         inside = tensor * context * expert * pipeline
         for fsdp in _divisors(devices // inside) if devices % inside == 0 else ():
             yield {
@@ -151,6 +161,8 @@ def _meshes(config: RunConfig, devices: int) -> Iterator[dict[str, Any]]:
                 "context": context,
                 "expert": expert,
                 "pipeline": pipeline,
+                "rounds": rounds,
+                "microbatches": 0,
             }
 
 
@@ -162,6 +174,8 @@ def _flags(config: RunConfig, devices: int) -> Flags:
     """What `candidates` sets."""
     mesh = {f"mesh.{axis}": size for axis, size in config.mesh.sizes(devices).items()}
     return mesh | {
+        "mesh.rounds": config.mesh.rounds,
+        "mesh.microbatches": config.mesh.microbatches,
         "train.accumulation": config.train.accumulation,
         "evaluation.batch_size": config.evaluation.batch_size,
         "model.remat": config.model.remat,

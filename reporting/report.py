@@ -180,7 +180,7 @@ def _charts(curves: Mapping[str, Curve], baselines: Mapping[str, float]) -> str:
             references=near if row.baselines else None,
         )
         if not svg:
-            empty.append(row.title)
+            empty += [] if row.some else [row.title]
             continue
         keys = [f'<span class="s{i}">{escape(s.label)}</span>' for i, s in enumerate(series) if s.x]
         legend = "".join(keys) if len(series) > 1 else ""

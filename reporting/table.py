@@ -25,6 +25,7 @@ class Metric:
       zero: on an axis that starts at zero.
       wide: the chart is as wide as the page.
       baselines: the chart shows the baselines of the data too.
+      some: of some models alone: where there are no values, nothing is missing.
     """
 
     title: str = ""
@@ -37,6 +38,7 @@ class Metric:
     zero: bool = False
     wide: bool = False
     baselines: bool = False
+    some: bool = False
 
 
 def short(value: float) -> str:
@@ -65,10 +67,15 @@ TABLE: Mapping[str, Metric] = {
     "learning_rate": Metric("Learning rate", label="rate", smooth=False, zero=True),
     "param_norm": Metric("Parameter norm", label="norm"),
     "z_loss": Metric("Squared log of the softmax's normalizer", label="log(Z)²", zero=True),
-    "balance_loss": Metric("Load-balancing loss of the experts, 1 if all have as much"),
-    "router_z_loss": Metric("Squared log of the routers' normalizer", label="log(Z)²", zero=True),
+    "balance_loss": Metric("Load-balancing loss of the experts, 1 if all have as much", some=True),
+    "router_z_loss": Metric(
+        "Squared log of the routers' normalizer", label="log(Z)²", zero=True, some=True
+    ),
     "expert_load_max": Metric(
-        "Tokens of an expert, relative to the mean of its layer", label="busiest", zero=True
+        "Tokens of an expert, relative to the mean of its layer",
+        label="busiest",
+        zero=True,
+        some=True,
     ),
     "expert_load_min": Metric(on="expert_load_max", label="idlest"),
     "tokens": Metric(),

@@ -151,7 +151,7 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
         ) -> jax.Array:
             if whole:
                 n = q_BTNH.shape[2]
-                # All have the same, or each its own of those that are here.
+                # One for all query heads here, if one serves them all; else one for each.
                 each = jnp.arange(1 if group % n == 0 else n)
                 of_query = (collectives.index(heads) * n + each) // group
                 k_BTKH, v_BTKH = (jnp.take(x, of_query, axis=2) for x in (k_BTKH, v_BTKH))

@@ -29,6 +29,7 @@ ASSUMPTIONS = (
     "exchanges of activations run beside the products of their half of a block, in as many parts "
     "as devices; the first part is waited for",
     "experts are equally busy; rows that travel to them and back are waited for",
+    "what stages hand on goes beside the work of their pass",
     "the output projection's table and its gradient are waited for, and so are the embedding's",
     "what of a block waits in the host's memory goes there and back beside all work of its pass; "
     "the optimizer's state is waited for; where Host.link is not known, neither takes time",

@@ -76,7 +76,7 @@ def _added_up(parameters: Iterable[Parameter], by: str, what: str) -> dict[Axes,
 
 def _blocks(layout: Layout) -> list[Exchange]:
     """Weights of the blocks: gathered for each pass, their gradients scattered and summed."""
-    a, times = layout.itemsize, layout.layers * layout.microbatches
+    a, times = layout.itemsize, layout.calls
     blocks = [p for p in layout.parameters if p.in_blocks]
     weights = [p for p in blocks if "norm" not in p.axes]
     lines = []
@@ -118,7 +118,7 @@ def _residual_stream(layout: Layout) -> list[Exchange]:
     if model.remat != "none":  # with the norms their results are gathered again
         sums = (scatter,) if "out" in remat.again(model) else ()
         phases[AGAIN] = {ATTENTION: (gather, *sums), MLP: (gather,)}
-    times = layout.layers * layout.microbatches
+    times = layout.calls
     return [
         Exchange(phase, half, "activations", kind, axes, whole, times, "B T D a")
         for phase, halves in phases.items()
@@ -134,7 +134,7 @@ def _keys(layout: Layout) -> list[Exchange]:
     if layout.context_form == "whole":
         return []
     run, axes = layout.run, _axes(layout, "length", layout.run.data.sequence_length)
-    devices, times = layout.ways("length"), layout.layers * layout.microbatches
+    devices, times = layout.ways("length"), layout.calls
     elements = 2 * layout.rows * layout.length * layout.keys * run.model.head_dim
     a, ring = layout.itemsize, layout.context_form == "ring"
 
@@ -174,7 +174,8 @@ def _experts(layout: Layout) -> list[Exchange]:
 
 def _tables(layout: Layout) -> list[Exchange]:
     """The output projection gathered once a microbatch, its gradient scattered once in float32;
-    the embedding by its columns: activations travel, not the table.
+    the embedding by its columns: activations travel, not the table. Features, and what was looked
+    up, go along all that splits the vocabulary.
 
     libtpu makes an all-reduce of that scatter where the chips lie along `fsdp` alone, with twice
     the bytes (docs/performance.md).
@@ -182,20 +183,27 @@ def _tables(layout: Layout) -> list[Exchange]:
     a, n = layout.itemsize, layout.microbatches
     tables = {p.name: p for p in layout.parameters if "vocab" in p.axes}
     head = tables.get("unembedding", tables["embedding"])
-    features = layout.rows * layout.length * layout.run.model.embed_dim
+    features = layout.all_rows * layout.length * layout.run.model.embed_dim
     length = layout.run.data.sequence_length
     along = set(_axes(layout, "length", length))
-    split = tuple(x for x in _axes(layout, "act_length", length) if x not in along)
+    split = tuple(x for x in _axes(layout, "head_length", length) if x not in along)
     vocab = _axes(layout, "vocab", layout.run.model.padded_vocab_size)
+    rest = tuple(x for x in vocab if x not in split)
+    found = tuple(x for x in vocab if x in _axes(layout, "act_length", length))
     embed = tables["embedding"].gathered
-    looked_up = layout.rows * layout.between * layout.run.model.embed_dim
+    looked_up = layout.all_rows * layout.between * layout.run.model.embed_dim
     lines = [
         Exchange(HEAD, "", "table", "all-gather", head.gathered, a * head.whole, n, "V D a"),
         Exchange(
             HEAD, "", "its gradient", "reduce-scatter", head.gathered, 4 * head.whole, n, "4 V D"
         ),
         Exchange(HEAD, "", "features", "all-gather", split, a * features, n, "B T D a"),
-        Exchange(HEAD, "", "gradient of features", "all-reduce", vocab, a * features, n, "B T D a"),
+        Exchange(
+            HEAD, "", "gradient of features", "reduce-scatter", split, a * features, n, "B T D a"
+        ),
+        Exchange(HEAD, "", "gradient of features", "all-reduce", rest, a * features, n, "B T D a"),
+        Exchange(HEAD, "", "looked up", "reduce-scatter", found, a * features, n, "B T D a"),
+        Exchange(HEAD, "", "slope of looked up", "all-gather", found, a * features, n, "B T D a"),
         Exchange(HEAD, "", "embedded", "all-to-all", embed, a * looked_up, n, "B T D a"),
         Exchange(
             HEAD, "", "gradient of embedded", "all-to-all", embed, 4 * looked_up, n, "4 B T D"
@@ -204,6 +212,29 @@ def _tables(layout: Layout) -> list[Exchange]:
     return lines + [
         Exchange(HEAD, "", f"{name}'s gradient", "all-reduce", p.summed, 4 * p.held, n, "4 V D")
         for name, p in tables.items()
+    ]
+
+
+def _stages(layout: Layout) -> list[Exchange]:
+    """From each stage to the next; and along all of them what was looked up, the last one's output,
+    and their gradients (sharding/pipeline.py)."""
+    length, n = layout.run.data.sequence_length, layout.microbatches
+    axes = _axes(layout, "stages")
+    stream = layout.between * layout.run.model.embed_dim * layout.itemsize
+    one, every = layout.rows * stream, layout.all_rows * stream
+    times = layout.stages.iterations * n
+    handed = "from stage to stage"
+    divided = set(axes) <= set(_axes(layout, "head_length", length))
+    last = ("reduce-scatter", "all-gather") if divided else ("all-reduce", "")
+    return [
+        Exchange(FORWARD, "", handed, "collective-permute", axes, one, times, "B T D a"),
+        Exchange(BACKWARD, "", handed, "collective-permute", axes, one, times, "B T D a"),
+        Exchange(HEAD, "", "into stages", "all-reduce", axes, every, 2 * n, "rows T D a"),
+        *(
+            Exchange(HEAD, "", "out of stages", kind, axes, every, n, "rows T D a")
+            for kind in last
+            if kind
+        ),
     ]
 
 
@@ -221,5 +252,4 @@ def _muon(layout: Layout) -> list[Exchange]:
 
 
 Term = Callable[[Layout], list[Exchange]]
-TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _keys, _experts, _tables, _muon)
-"""Other exchanges (activations from stage to stage) are other ones of these."""
+TERMS: tuple[Term, ...] = (_blocks, _residual_stream, _keys, _experts, _stages, _tables, _muon)

@@ -29,7 +29,7 @@ def transfers(layout: Layout) -> tuple[Transfer, ...]:
     lines = []
     for name in sorted(remat.offloaded(layout.run.model)):
         tensor = remat.TENSORS[name]
-        size = layout.layers * layout.microbatches * tensor.size(layout)
+        size = layout.calls * tensor.size(layout)
         formula = f"n B T x {tensor.formula}"
         lines += [Transfer(phase, name, size, formula) for phase in (FORWARD, BACKWARD)]
     if layout.run.optimizer.offload:

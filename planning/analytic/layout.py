@@ -1,8 +1,8 @@
 """A run laid over its hardware: what each device has of every dimension.
 
 Letters are those of model/__init__.py; here they count what one device has. B are the rows and T
-their tokens that go through the model at once (a microbatch), a the bytes of a number in the dtype
-that matrices are multiplied in.
+their tokens that go through a layer at once (a microbatch; with stages, one of theirs), a the bytes
+of a number in the dtype that matrices are multiplied in.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from planning.chip import Torus
 from planning.topology import Topology
 from sharding.attention import Form, form
 from sharding.config import AXES
+from sharding.schedule import Schedule, schedule
 from sharding.table import mesh_axes
 from training.config import RunConfig
 from training.optimizer import make_optimizer
@@ -84,10 +85,34 @@ class Layout:
         return self.run.train.accumulation
 
     @property
-    def rows(self) -> int:
-        """B."""
+    def all_rows(self) -> int:
+        """Those of a microbatch of train.accumulation."""
         rows = self.run.train.batch_size // self.microbatches
         return max(rows // self.ways("batch", rows), 1)
+
+    @functools.cached_property
+    def stages(self) -> Schedule:
+        """How they go through the layers."""
+        if self.sizes["pipeline"] == 1:
+            return Schedule(1, 1, 1)
+        rows = self.run.train.batch_size // self.microbatches
+        return schedule(self.mesh, self.run.mesh, rows)  # type: ignore[arg-type]
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.all_rows // self.stages.microbatches
+
+    @property
+    def kept(self) -> int:
+        """How often a layer is called before the backward pass, over all that a device has; stages
+        also call theirs when they have nothing to do."""
+        return self.layers // self.stages.rounds * self.stages.iterations
+
+    @property
+    def calls(self) -> int:
+        """n: how often in a step."""
+        return self.kept * self.microbatches
 
     @property
     def length(self) -> int:
@@ -100,6 +125,12 @@ class Layout:
         """T between the blocks, where nothing looks along the length."""
         length = self.run.data.sequence_length
         return length // self.ways("act_length", length)
+
+    @property
+    def outside(self) -> int:
+        """T after the last block, where what splits the vocabulary splits the length too."""
+        length = self.run.data.sequence_length
+        return length // self.ways("head_length", length)
 
     @property
     def layers(self) -> int:

@@ -61,7 +61,7 @@ def bytes_of(tree: Any) -> int:
 
 
 def _state(layout: Layout) -> list[Held]:
-    state, batch = layout.state, 6 * 4 * layout.rows * layout.microbatches * layout.length
+    state, batch = layout.state, 6 * 4 * layout.all_rows * layout.microbatches * layout.length
     return [
         Held("parameters", "parameters", bytes_of(state.params), "4 x elements on the device"),
         Held(
@@ -100,8 +100,8 @@ def _activations(layout: Layout) -> list[Held]:
         Held(
             "activations",
             f"kept of all blocks: {name}",
-            round(layout.layers * tensor.size(layout)),
-            f"L x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
+            round(layout.kept * tensor.size(layout)),
+            f"n x B T{' (between blocks)' if tensor.between else ''} x {tensor.formula}",
             (HEAD, BLOCKS),
         )
         for name, tensor in remat.kept(layout).items()
@@ -183,6 +183,17 @@ def _experts(layout: Layout) -> list[Held]:
     return lines
 
 
+def _stages(layout: Layout) -> list[Held]:
+    """Of sharding/pipeline.py: what goes into the first and comes out of the last, all rows."""
+    if layout.sizes["pipeline"] == 1:
+        return []
+    stream = layout.all_rows * layout.between * layout.run.model.embed_dim * layout.itemsize
+    return [
+        Held("activations", "into and out of the stages", 2 * stream, "2 x rows T D a", (HEAD,)),
+        Held("activations", "and their gradients", 2 * stream, "2 x rows T D a", (BLOCKS,)),
+    ]
+
+
 def _weights(layout: Layout) -> list[Held]:
     """Weights on their way: cast for all blocks before the loop, gathered block by block."""
     blocks = [p for p in layout.parameters if p.in_blocks]
@@ -205,11 +216,11 @@ def _weights(layout: Layout) -> list[Held]:
 
 def _head(layout: Layout) -> list[Held]:
     """Of training/head.py: the table whole along `fsdp`, and a part of the logits."""
-    model, tokens = layout.run.model, layout.rows * layout.length
+    model, tokens = layout.run.model, layout.all_rows * layout.length
     table = layout.vocab * model.embed_dim
     logits = min(model.logits_mb << 20, 4 * tokens * layout.vocab)
     slope = logits * layout.itemsize // 4
-    features = 2 * tokens * model.embed_dim * layout.itemsize
+    features = 2 * layout.all_rows * layout.outside * model.embed_dim * layout.itemsize
     return [
         Held("head", "table, gathered", layout.itemsize * table, "V D a", (HEAD,)),
         Held("head", "gradient of the table", 4 * table, "4 V D", (HEAD,)),
@@ -221,5 +232,13 @@ def _head(layout: Layout) -> list[Held]:
 
 
 Term = Callable[[Layout], list[Held]]
-TERMS: tuple[Term, ...] = (_state, _gradients, _activations, _keys, _experts, _weights, _head)
-"""Another thing that is held (a pipeline's activations) is another of these."""
+TERMS: tuple[Term, ...] = (
+    _state,
+    _gradients,
+    _activations,
+    _keys,
+    _experts,
+    _stages,
+    _weights,
+    _head,
+)

@@ -1,9 +1,10 @@
 """What a device computes in a step: FLOPs, and bytes of its memory that go in and out.
 
 Each line is of a whole step, all layers and microbatches, and bears its formula in the letters of
-planning/layout.py; n is layers x microbatches. FLOPs are of products of matrices alone: a multiply
-and an add. Bytes suppose that a product reads both its matrices and writes the third once, and that
-an elementwise operation reads and writes once for as many as XLA commonly fuses.
+planning/layout.py; n is layers x microbatches, and what stages compute while they have nothing to
+do (Layout.calls). FLOPs are of products of matrices alone: a multiply and an add. Bytes suppose
+that a product reads both its matrices and writes the third once, and that an elementwise operation
+reads and writes once for as many as XLA commonly fuses.
 """
 
 import math
@@ -73,7 +74,7 @@ def _fill(layout: Layout, *sizes: float) -> float:
 def _products(layout: Layout) -> list[Work]:
     """Products with the weights of the blocks."""
     model, m, a = layout.run.model, layout.rows * layout.length, layout.itemsize
-    n = layout.layers * layout.microbatches
+    n = layout.calls
     embed, size = model.embed_dim, model.head_dim
     of_attention: dict[str, tuple[float, float]] = {
         "query": (embed, layout.heads * size),
@@ -140,7 +141,7 @@ def _attention(layout: Layout) -> list[Work]:
     """Scores and values: two products forward, seven backward (splash, and Triton's: four for keys
     and values, three for queries), five where one loop makes all (our own).
     """
-    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    model, a, n = layout.run.model, layout.itemsize, layout.calls
     each = layout.rows * layout.heads * pairs(layout)
     a_product = 2 * each * model.head_dim
     # Queries and what belongs to them once, keys and values again for every block of queries.
@@ -166,7 +167,7 @@ def _attention(layout: Layout) -> list[Work]:
 
 def _elementwise(layout: Layout) -> list[Work]:
     """Norms, residual sums, rotation and the activation function."""
-    model, a, n = layout.run.model, layout.itemsize, layout.layers * layout.microbatches
+    model, a, n = layout.run.model, layout.itemsize, layout.calls
     stream = layout.rows * layout.between * model.embed_dim
     turned = layout.rows * layout.length * model.head_dim * (layout.heads + layout.kv_heads)
     hidden = layout.rows * layout.length * layout.hidden
@@ -184,13 +185,13 @@ def _elementwise(layout: Layout) -> list[Work]:
 def _head(layout: Layout) -> list[Work]:
     """The output projection with its loss and both gradients, and the embedding."""
     model, a, n = layout.run.model, layout.itemsize, layout.microbatches
-    m, width, vocab = layout.rows * layout.length, model.embed_dim, layout.vocab
+    m, width, vocab = layout.all_rows * layout.length, model.embed_dim, layout.vocab
     flops = 6 * m * vocab * width
     parts = -(-4 * m * vocab // (model.logits_mb << 20))
     # Logits are written, reduced and made a gradient of; the table's gradient grows part by part.
     logits = m * vocab * (4 * 4 + 3 * a)
     table = parts * vocab * width * (2 * a + 8)
-    embedding = layout.rows * layout.between * width * 2 * (a + 4)
+    embedding = layout.all_rows * layout.between * width * 2 * (a + 4)
     return [
         Work(
             HEAD,
@@ -275,4 +276,3 @@ def _experts(layout: Layout) -> list[Work]:
 
 Term = Callable[[Layout], list[Work]]
 TERMS: tuple[Term, ...] = (_products, _attention, _elementwise, _experts, _head, _update)
-"""Other work (a pipeline's idle stages) is another of these."""

@@ -1,5 +1,6 @@
 """From a real step to the page: whatever is computed is named, and whatever is named is shown."""
 
+import dataclasses
 import re
 from html import escape
 from pathlib import Path
@@ -14,16 +15,20 @@ from evaluation.held_out import HeldOut
 from evaluation.perplexity import make_scorer
 from model import parameters
 from model.layers import Means
+from model.moe_config import MoeConfig
 from reporting.metrics import MetricsFiles, read_metrics
 from reporting.progress import Progress
 from reporting.recorder import Recorder, Work
 from reporting.report import write_report
 from reporting.table import TABLE, metric
 from sharding.placement import constrainer
-from tests.training.sharded import LENGTH, MODEL, ROWS, batch, begin, mesh_of, placed
+from tests.training.sharded import LENGTH, ROWS, batch, begin, mesh_of, placed
+from tests.training.sharded import MODEL as DENSE
 from training.state import shardings_of
 
 STEPS = 3
+EXPERTS = MoeConfig(num_experts=4, expert_mlp_dim=32, balance_weight=0.02, router_z_weight=1e-3)
+MODEL = dataclasses.replace(DENSE, moe=EXPERTS)
 
 
 class Split:
@@ -39,7 +44,7 @@ class Split:
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the real step, recorded as train.py does it, with an evaluation at its end."""
     workdir, mesh = tmp_path_factory.mktemp("run"), mesh_of()
-    run = begin(mesh)
+    run = begin(mesh, MODEL)
     files = MetricsFiles(workdir, None, print)
     recorder = Recorder(
         files,

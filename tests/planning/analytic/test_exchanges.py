@@ -118,6 +118,27 @@ def test_keys_gathered_by_hand():
     assert {line.whole for line in lines_of(wide, name="keys and values")} == {2 * row // 2}
 
 
+def test_stages_by_hand():
+    """Four stages, each of 16 rows of 8,192 x 4,096 in bfloat16, handed on one at a time; weights
+    are gathered along the other four chips, for each of 19 iterations, of eight layers."""
+    laid = llama("v5e:4x4", 64, pipeline=4)
+    row = 8192 * 4096 * 2
+    handed = lines_of(laid, name="from stage to stage")
+    assert [(line.kind, line.axes, line.whole, line.times) for line in handed] == [
+        ("collective-permute", ("pipeline",), row, 19)
+    ] * 2
+    assert {line.times for line in lines_of(laid, name="weights")} == {19 * 8}
+    assert {line.axes for line in lines_of(laid, name="weights")} == {("fsdp",)}
+    outside = [line for line in exchanges(laid) if line.axes == ("pipeline",) and line.times < 19]
+    assert {(line.name, line.kind, line.whole, line.times) for line in outside} == {
+        ("into stages", "all-reduce", 16 * row, 2),
+        ("out of stages", "reduce-scatter", 16 * row, 1),
+        ("out of stages", "all-gather", 16 * row, 1),
+        ("features", "all-gather", 16 * row, 1),
+        ("gradient of features", "reduce-scatter", 16 * row, 1),
+    }
+
+
 def test_one_device_exchanges_nothing():
     assert exchanges(layout.of(run_of(SMALL, 4, 32), parse("v5e:1x1"))) == ()
 

@@ -64,6 +64,20 @@ def test_microbatches_are_added_up():
     assert flops(one) == pytest.approx(flops(four))
 
 
+def test_stages_compute_also_when_they_have_nothing_to_do():
+    """Four stages of eight layers, 16 rows on a chip, one at a time: 19 times, and 16 count."""
+    plain, staged = llama("v5e:4x4", 64), llama("v5e:4x4", 64, pipeline=4)
+    assert (staged.stages.microbatches, staged.rows, staged.layers) == (16, 1, 8)
+    for name in ("products with weights", "scores and values"):
+        assert flops(staged, name=name) == pytest.approx(flops(plain, name=name) * 19 / 16), name
+    rounds = llama("v5e:4x4", 64, pipeline=4, rounds=2)
+    assert flops(rounds, name="scores and values") == pytest.approx(
+        flops(plain, name="scores and values") * 35 / 32
+    )
+    head = "logits, loss and gradients"
+    assert flops(staged, name=head) == flops(plain, name=head)
+
+
 @pytest.mark.parametrize(
     ("policy", "save"),
     [*((policy, ()) for policy in typing.get_args(Remat)), ("full", ("query", "out", "gate"))],
