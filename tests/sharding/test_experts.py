@@ -163,7 +163,7 @@ def test_the_ragged_form_computes_the_same(
     compare(functools.partial(function.func, mesh, ragged), *HOW)
 
 
-@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
+@pytest.mark.parametrize("topology", ["v6e:2x4", "v5p:2x2x2"])
 def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward: one exchange brings tokens, one takes them back; in the backward pass
     two bring them and their gradients, which the compiler may join.
@@ -197,6 +197,25 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     text = str(step.lower(x, ids, weights, ExpertWeights(w, w, w)).compile().as_text())
     assert text.count(" ragged-all-to-all-start(") in (4, 5)
     assert text.count('custom_call_target="tpu_custom_call"') >= 3 + 2 + 6
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "ragged"),
+    [
+        ("cpu", "cpu", False),
+        ("gpu", "NVIDIA H100 80GB HBM3", True),
+        ("tpu", "TPU v5", True),
+        ("tpu", "TPU v5 lite", False),
+    ],
+)
+def test_the_exchange(platform: str, kind: str, ragged: bool) -> None:
+    mesh: Any = SimpleNamespace(
+        devices=np.array([SimpleNamespace(platform=platform, device_kind=kind)] * 2),
+        size=2,
+        shape={axis: 2 if axis == "expert" else 1 for axis in AXES},
+    )
+    function: Any = experts(mesh, CONFIG)
+    assert function.args[1].args[0].ragged == ragged
 
 
 @pytest.mark.parametrize(
