@@ -10,8 +10,8 @@ also has a bound, to gather all tokens along `expert` and to add up what comes o
 holds R x T rows: more, where R is larger than ROOM x A.) Hidden activations are not kept for the
 backward pass but computed again there, round by round; so are exchanges, one more than forward.
 
-Where devices can, only rows that are there travel (`ragged_all_to_all`), elsewhere all the room does
-(`all_to_all`; see sharding/experts.py). Both put rows in the same places.
+Where devices can, only rows that are there travel (`ragged_all_to_all`), elsewhere all the room
+does (`all_to_all`; see sharding/experts.py). Both put rows in the same places.
 """
 
 import functools

@@ -165,8 +165,8 @@ def test_the_ragged_form_computes_the_same(
 
 @pytest.mark.parametrize("topology", ["v6e:2x4", "v5p:2x2x2"])
 def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward and backward: one exchange brings tokens, one takes them back; in the backward pass
-    two bring them and their gradients, which the compiler may join.
+    """In the first round and in the loop over others: one exchange brings tokens and one takes them
+    back; in the backward pass two bring them and their gradients, which the compiler may join.
     """
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
     from jax.experimental import topologies
@@ -195,8 +195,8 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     x, ids, weights, w = given
     step = jax.jit(jax.grad(total, (0, 2, 3)))
     text = str(step.lower(x, ids, weights, ExpertWeights(w, w, w)).compile().as_text())
-    assert text.count(" ragged-all-to-all-start(") in (4, 5)
-    assert text.count('custom_call_target="tpu_custom_call"') >= 3 + 2 + 6
+    assert 2 * (2 + 2) <= text.count(" ragged-all-to-all-start(") <= 2 * (2 + 3)
+    assert text.count('custom_call_target="tpu_custom_call"') >= 2 * (3 + 2 + 6)
 
 
 @pytest.mark.parametrize(
