@@ -70,14 +70,17 @@ class Ring(NamedTuple):
             return self.exchange_all(x_RCD)
         _, room, width = x_RCD.shape
         blocks = x_RCD.reshape(-1, _BLOCK, width)
-        to = jnp.full(self.size, room // _BLOCK * collectives.index(self.axes), jnp.int32)
+        sent_R, received_R = -(-sent_R // _BLOCK), -(-received_R // _BLOCK)
+        # All of them made of what is mapped: where stages call this, under `jax.vmap`, JAX's rule
+        # takes no others.
+        each = room // _BLOCK + 0 * sent_R
         y = jax.lax.ragged_all_to_all(
             blocks,
             jnp.zeros_like(blocks),
-            room // _BLOCK * jnp.arange(self.size, dtype=jnp.int32),
-            -(-sent_R // _BLOCK),
-            to,
-            -(-received_R // _BLOCK),
+            each * jnp.arange(self.size, dtype=jnp.int32),
+            sent_R,
+            each * collectives.index(self.axes),
+            received_R,
             axis_name=self.axes,
         )
         return y.reshape(x_RCD.shape)
