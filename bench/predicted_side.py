@@ -23,10 +23,11 @@ from training.config import EvaluationConfig, RunConfig, TrainConfig
 def run_of(row: Published) -> RunConfig:
     """The run of a published result in our terms: AdamW, everything else as its recipe has it."""
     assert row.config is not None, row.name
+    sizes: dict[str, Any] = {"data": 1, "fsdp": -1, **row.mesh}
     return RunConfig(
         model=dataclasses.replace(row.config, max_length=row.length, logits_mb=512),
         data=DataConfig(source="python_stdlib", sequence_length=row.length),
-        mesh=MeshConfig(**{"data": 1, "fsdp": -1, **row.mesh}),
+        mesh=MeshConfig(**sizes),
         train=TrainConfig(batch_size=round(row.rows * row.chips)),
         evaluation=EvaluationConfig(batch_size=row.chips),
     )

@@ -59,7 +59,8 @@ class ModelConfig:
       scan_unroll: layers per iteration of the scan over layers. Changes speed, not results.
       logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
         loss, and half as much of their gradient. Larger parts of the sequence read the table, and
-        add to its gradient, less often.
+        add to its gradient, less often. (Where `tensor` or `pipeline` leave a device fewer logits
+        of a token than it has features, it is the features that have so much.)
       moe: mixtures of experts in the place of MLPs (model/moe_config.py).
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from planning.hlo import Computation, Instruction, Shape, taken
+from sharding.rounds import FIRST, ROOM
 
 PRODUCTS = {"fwd": 2, "dkv": 4, "dq": 3}
 """Of matrices, in the phases of attention."""
@@ -30,7 +31,11 @@ class Kernel(NamedTuple):
 
 
 def kernel(computation: Computation, instruction: Instruction) -> tuple[str, Kernel] | None:
-    """Name and cost of the kernel that an instruction calls; None where it calls none."""
+    """Name and cost of the kernel that an instruction calls; None where it calls none.
+
+    Where tokens have travelled to their experts, of as many rows as come if those are equally busy:
+    the author counts all that there is room for.
+    """
     if instruction.op != "custom-call" or _TARGET not in instruction.attributes:
         return None
     name = instruction.name.split(".")[0]
@@ -38,7 +43,9 @@ def kernel(computation: Computation, instruction: Instruction) -> tuple[str, Ker
     moved = sum(shape.bytes for shape in (*operands, *instruction.results))
     if found := _ESTIMATE.search(instruction.attributes):
         said = {key: int(n) for key, n in re.findall(r'"(\w+)":\s*"?(\d+)', found[1])}
-        return name, Kernel(1, said.get("flops", 0), said.get("bytes_accessed", moved))
+        room = ROOM if f"/{FIRST}/" in instruction.attributes else 1
+        flops = round(said.get("flops", 0) / room)
+        return name, Kernel(1, flops, said.get("bytes_accessed", moved))
     products = PRODUCTS.get(_phase(name), 0)
     return name, Kernel(1, products * _product(operands) if products else 0, moved)
 

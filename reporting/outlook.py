@@ -10,7 +10,7 @@ from data.preparation import Prepared
 from data.stream import Stream
 from model.config import ModelConfig
 from sharding.attention import described
-from sharding.experts import kernel
+from sharding.experts import is_ragged, kernel
 from sharding.schedule import schedule
 from training.config import RunConfig
 from training.state import TrainState
@@ -62,10 +62,11 @@ def _experts(model: ModelConfig, mesh: Mesh) -> list[str]:
     moe = model.moe
     if not moe.num_experts:
         return []
+    exchanged = f", by {'ragged_' if is_ragged(mesh) else ''}all_to_all"
     return [
         f"experts: {moe.num_experts}, of which {moe.experts_per_token} a token, and "
-        f"{moe.shared_experts} shared; over {mesh.shape['expert']} devices; "
-        f"{kernel(mesh, model).name}"
+        f"{moe.shared_experts} shared; over {mesh.shape['expert']} devices"
+        f"{exchanged if mesh.shape['expert'] > 1 else ''}; {kernel(mesh, model).name}"
     ]
 
 

@@ -10,8 +10,8 @@ also has a bound, to gather all tokens along `expert` and to add up what comes o
 holds R x T rows: more, where R is larger than ROOM x A.) Hidden activations are not kept for the
 backward pass but computed again there, round by round; so are exchanges, one more than forward.
 
-On TPUs and GPUs only rows that are there travel (`ragged_all_to_all`); elsewhere all the room does
-(`all_to_all`). Both put rows in the same places.
+Where devices can, only rows that are there travel (`ragged_all_to_all`), elsewhere all the room
+does (`all_to_all`; see sharding/experts.py). Both put rows in the same places.
 """
 
 import functools
@@ -29,9 +29,9 @@ from model.moe import Order, by_row, in_order, mlps
 from sharding import collectives
 from sharding.collectives import Axes
 
-LATER = "later_rounds"
-"""Names the loop over all rounds but the first in a compiled program: how often it runs, none knows
-before."""
+FIRST, LATER = "first_round", "later_rounds"
+"""Names in a compiled program: of what is done once, and of the loop over what is left then, which
+runs as often as it takes."""
 
 ROOM = 1.5
 """For rows from one device to another in a round: in what there would be if every device sent every
@@ -70,14 +70,17 @@ class Ring(NamedTuple):
             return self.exchange_all(x_RCD)
         _, room, width = x_RCD.shape
         blocks = x_RCD.reshape(-1, _BLOCK, width)
-        to = jnp.full(self.size, room // _BLOCK * collectives.index(self.axes), jnp.int32)
+        sent_R, received_R = -(-sent_R // _BLOCK), -(-received_R // _BLOCK)
+        # All of them made of what is mapped: where stages call this, under `jax.vmap`, JAX's rule
+        # takes no others.
+        each = room // _BLOCK + 0 * sent_R
         y = jax.lax.ragged_all_to_all(
             blocks,
             jnp.zeros_like(blocks),
-            room // _BLOCK * jnp.arange(self.size, dtype=jnp.int32),
-            -(-sent_R // _BLOCK),
-            to,
-            -(-received_R // _BLOCK),
+            each * jnp.arange(self.size, dtype=jnp.int32),
+            sent_R,
+            each * collectives.index(self.axes),
+            received_R,
             axis_name=self.axes,
         )
         return y.reshape(x_RCD.shape)
@@ -157,7 +160,8 @@ def _until_done(trips: "Trips", go: Callable[[Any], Any], start: tuple[jax.Array
     """All rounds. The first, which is most often the last, is outside of the loop: what it
     exchanges can travel beside what else a layer computes.
     """
-    after = go(start)
+    with jax.named_scope(FIRST):
+        after = go(start)
     with jax.named_scope(LATER):
         return jax.lax.while_loop(lambda carry: carry[0] < trips.rounds, go, after)[1]
 

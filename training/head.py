@@ -145,7 +145,9 @@ def _on_device(
     table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
     rows, length, _ = x_BTD.shape
     tokens = rows * length * collectives.size(split.inner)
-    chunks = _chunks(length, 4 * tokens * table_VD.shape[0], config.logits_mb << 20)
+    # Of each its logits here, and its features where they are gathered: stages have few logits.
+    numbers = max(table_VD.shape[0], table_VD.shape[1] if split.inner else 0)
+    chunks = _chunks(length, 4 * tokens * numbers, config.logits_mb << 20)
     padding = -length % chunks  # with weight zero
     parts = tuple(
         _cut(chunks, jnp.pad(a, ((0, 0), (0, padding), *((0, 0),) * (a.ndim - 2))))

@@ -133,6 +133,11 @@ class Layout:
         return length // self.ways("head_length", length)
 
     @property
+    def numbers(self) -> int:
+        """Of a token in the head: its logits, or its features where they are gathered if more."""
+        return max(self.vocab, self.run.model.embed_dim if self.outside < self.length else 0)
+
+    @property
     def layers(self) -> int:
         """L."""
         return self.run.model.num_layers // self.ways("layers", self.run.model.num_layers)

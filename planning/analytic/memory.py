@@ -218,15 +218,13 @@ def _head(layout: Layout) -> list[Held]:
     """Of training/head.py: the table whole along `fsdp`, and a part of the logits."""
     model, tokens = layout.run.model, layout.all_rows * layout.length
     table = layout.vocab * model.embed_dim
-    logits = min(model.logits_mb << 20, 4 * tokens * layout.vocab)
-    slope = logits * layout.itemsize // 4
+    part = min(model.logits_mb << 20, 4 * tokens * layout.numbers)
+    slope = part * layout.itemsize // 4
     features = 2 * layout.all_rows * layout.outside * model.embed_dim * layout.itemsize
     return [
         Held("head", "table, gathered", layout.itemsize * table, "V D a", (HEAD,)),
         Held("head", "gradient of the table", 4 * table, "4 V D", (HEAD,)),
-        Held(
-            "head", "logits and their gradient", logits + slope, "logits_mb x (1 + a / 4)", (HEAD,)
-        ),
+        Held("head", "logits and their gradient", part + slope, "logits_mb x (1 + a / 4)", (HEAD,)),
         Held("head", "features and their gradient", features, "2 B T D a", (HEAD,)),
     ]
 

@@ -187,7 +187,7 @@ def _head(layout: Layout) -> list[Work]:
     model, a, n = layout.run.model, layout.itemsize, layout.microbatches
     m, width, vocab = layout.all_rows * layout.length, model.embed_dim, layout.vocab
     flops = 6 * m * vocab * width
-    parts = -(-4 * m * vocab // (model.logits_mb << 20))
+    parts = -(-4 * m * layout.numbers // (model.logits_mb << 20))
     # Logits are written, reduced and made a gradient of; the table's gradient grows part by part.
     logits = m * vocab * (4 * 4 + 3 * a)
     table = parts * vocab * width * (2 * a + 8)

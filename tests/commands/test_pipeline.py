@@ -70,3 +70,16 @@ def test_eval_and_generate(podium: Commands, whole: Path) -> None:
     refused = podium("generate.py", f"--workdir={whole}", "--mesh=pipeline=8", env=EIGHT)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: --mesh: pipeline=8: a token would wait")
+
+
+def test_two_processes_of_a_stage_each(podium: Commands, whole: Path, tmp_path: Path) -> None:
+    """Layers in the order of depth go from process to process, to be saved and to draw samples."""
+    args = (*COMMON, "--config.mesh.data=1", *STAGES[2:4])
+    for ended in podium.pair(podium.train(tmp_path / "run", *args)).wait(500):
+        assert ended.code == 0, ended.err
+    for one, other in zip(metrics(tmp_path / "run"), metrics(whole), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    again = half(tmp_path / "run", tmp_path / "again")
+    for ended in podium.pair(podium.train(again, *args)).wait(500):
+        assert ended.code == 0, ended.err
+    assert_same_run(again, tmp_path / "run", 6)

@@ -10,10 +10,9 @@ from flax import nnx
 
 from model import parameters
 from model.generation import Generator, Sampling, sample
-from model.layers import Means
 from sharding.config import decoding_mesh
+from sharding.means import means
 from sharding.mesh import make_mesh
-from sharding.placement import constrainer
 from sharding.table import sharding
 from tests.model.conftest import lively, runner, small_config
 from training.state import abstract_params, shardings_of
@@ -55,14 +54,15 @@ def test_logits_with_cache_equal_logits_without(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "devices"), [("gpt2", 1), ("gpt2", 2), ("multi_query", 3), ("llama", 8)]
+    ("kind", "devices"),
+    [("gpt2", 1), ("gpt2", 2), ("multi_query", 3), ("llama", 8), ("mixtral", 8), ("deepseek", 2)],
 )
 def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
     config = small_config(kind)
-    sizes = config.num_heads, config.mlp_dim, config.padded_vocab_size
+    sizes = config.num_heads, *config.mlp_widths, config.padded_vocab_size
     mesh = make_mesh(decoding_mesh(devices, *sizes), jax.devices()[:devices])
     assert (mesh.shape["tensor"], mesh.shape["fsdp"]) == (math.gcd(devices, 4), 1)
-    outline = parameters.outline(config, Means(constrainer(mesh)))
+    outline = parameters.outline(config, means(mesh, config))
     values = nnx.to_pure_dict(nnx.state(lively(config), nnx.Param))
     params = jax.device_put(values, shardings_of(abstract_params(outline, mesh)))
     how = Sampling(temperature=1.5, top_p=0.95)

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from planning.program import read
+from sharding import embedding
 from sharding.config import AXES
 from sharding.embedding import looking_up
 from sharding.table import sharding
@@ -56,7 +57,12 @@ def step(on: Mesh, rows: int, length: int) -> tuple[Any, tuple[jax.Array, ...]]:
         (dict(expert=2, fsdp=2, tensor=2), 2, 8),  # rows for fsdp, and none for experts
     ],
 )
-def test_same_as_a_whole_table(sizes: dict[str, int], rows: int, length: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 1 << 28])
+def test_same_as_a_whole_table(
+    sizes: dict[str, int], rows: int, length: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows of the batch at once, and one at a time."""
+    monkeypatch.setattr(embedding, "_AT_ONCE", at_once)
     function, given = step(mesh(**sizes), rows, length)
     x, gradient = function(*given)
     table, tokens, slope = (np.asarray(a) for a in given)

@@ -20,6 +20,7 @@ from sharding import rounds as travel
 from sharding.config import AXES
 from sharding.experts import experts, kernel
 from sharding.means import means
+from sharding.table import sharding
 from tests.jaxprs import equations
 from tests.model.conftest import small_config
 from tests.training.sharded import begin, mesh_of, placed
@@ -163,10 +164,13 @@ def test_the_ragged_form_computes_the_same(
     compare(functools.partial(function.func, mesh, ragged), *HOW)
 
 
-@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
-def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward and backward: one exchange brings tokens, one takes them back; in the backward pass
-    two bring them and their gradients, which the compiler may join.
+@pytest.mark.parametrize(("topology", "stages"), [("v6e:2x4", 1), ("v5p:2x2x2", 2)])
+def test_the_ragged_form_compiles_for_tpus(
+    topology: str, stages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first round and in the loop over others: one exchange brings tokens and one takes them
+    back; in the backward pass two bring them and their gradients, which the compiler may join. Also
+    as stages of a pipeline call it, side by side.
     """
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
     from jax.experimental import topologies
@@ -174,29 +178,55 @@ def test_the_ragged_form_compiles_for_tpus(topology: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    sizes = [{"expert": 4, "fsdp": 2}.get(axis, 1) for axis in AXES]
-    mesh = jax.sharding.Mesh(np.array(devices).reshape(sizes), AXES)
+    sizes = {"expert": 4, "fsdp": 2 // stages, "pipeline": stages}
+    mesh = jax.sharding.Mesh(np.array(devices).reshape([sizes.get(axis, 1) for axis in AXES]), AXES)
     config = dataclasses.replace(
         CONFIG, dtype="bfloat16", embed_dim=256, moe=MoeConfig(8, 2, expert_mlp_dim=256)
     )
-    function: Any = experts(mesh, config)
+    one: Any = experts(mesh, config)
+    function: Any = jax.vmap(one, spmd_axis_name="pipeline")
 
     def total(x: Any, ids: Any, weights: Any, of: Any) -> Any:
         return jnp.sum(jnp.square(function(x, ids, weights, of).astype(jnp.float32)))
 
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("fsdp", "expert")))
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
-    shapes = ((8, 128, 256), (8, 128, 2), (8, 128, 2), (8, 256, 256))
-    types = jnp.bfloat16, jnp.int32, jnp.float32, jnp.bfloat16
-    given: list[Any] = [
-        jax.ShapeDtypeStruct(shape, dtype, sharding=split if dtype == types[3] and i else rows)
-        for i, (shape, dtype) in enumerate(zip(shapes, types, strict=True))
-    ]
-    x, ids, weights, w = given
+    def like(dtype: Any, axes: tuple[str, ...], *shape: int) -> Any:
+        where = sharding(mesh, ("stages", *axes), (stages, *shape))
+        return jax.ShapeDtypeStruct((stages, *shape), dtype, sharding=where)
+
+    rows = ("batch", "length", "whole")
+    w = like(jnp.bfloat16, ("experts", "expert_embed", "mlp"), 8, 256, 256)
     step = jax.jit(jax.grad(total, (0, 2, 3)))
-    text = str(step.lower(x, ids, weights, ExpertWeights(w, w, w)).compile().as_text())
-    assert text.count(" ragged-all-to-all-start(") in (4, 5)
-    assert text.count('custom_call_target="tpu_custom_call"') >= 3 + 2 + 6
+    text = str(
+        step.lower(
+            like(jnp.bfloat16, rows, 8, 128, 256),
+            like(jnp.int32, rows, 8, 128, 2),
+            like(jnp.float32, rows, 8, 128, 2),
+            ExpertWeights(w, w, w),
+        )
+        .compile()
+        .as_text()
+    )
+    assert 2 * (2 + 2) <= text.count(" ragged-all-to-all-start(") <= 2 * (2 + 3)
+    assert text.count('custom_call_target="tpu_custom_call"') >= 2 * (3 + 2 + 6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "ragged"),
+    [
+        ("cpu", "cpu", False),
+        ("gpu", "NVIDIA H100 80GB HBM3", True),
+        ("tpu", "TPU v5", True),
+        ("tpu", "TPU v5 lite", False),
+    ],
+)
+def test_the_exchange(platform: str, kind: str, ragged: bool) -> None:
+    mesh: Any = SimpleNamespace(
+        devices=np.array([SimpleNamespace(platform=platform, device_kind=kind)] * 2),
+        size=2,
+        shape={axis: 2 if axis == "expert" else 1 for axis in AXES},
+    )
+    function: Any = experts(mesh, CONFIG)
+    assert function.args[1].args[0].ragged == ragged
 
 
 @pytest.mark.parametrize(

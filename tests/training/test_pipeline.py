@@ -133,6 +133,18 @@ SLOW = pytest.mark.slow
             marks=SLOW,
         ),
         pytest.param(MeshConfig(data=1, pipeline=8), EIGHT, 1, marks=SLOW),
+        pytest.param(
+            MeshConfig(data=1, context=2, tensor=2, pipeline=2, rounds=2),
+            dataclasses.replace(FOUR, remat="save_attention"),
+            2,
+            marks=SLOW,
+        ),
+        pytest.param(
+            MeshConfig(data=1, context=4, pipeline=2, context_attention="gather"),
+            OTHER,
+            1,
+            marks=SLOW,
+        ),
     ],
 )
 def test_same_as_one_device(layout: MeshConfig, model: ModelConfig, accumulation: int) -> None:
@@ -140,7 +152,12 @@ def test_same_as_one_device(layout: MeshConfig, model: ModelConfig, accumulation
     fresh_one, first_one, metrics_one, last_one = trained(
         ONE, dataclasses.replace(model, remat="none", scan_unroll=1)
     )
-    jax.tree.map(np.testing.assert_array_equal, fresh.params, fresh_one.params)
+    # The same draws; JAX 0.12 compiles what is made of them for parts of another size, by an ulp.
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-7),
+        fresh.params,
+        fresh_one.params,
+    )
     # After one step Adam's moments are the gradient and its square.
     leaves = jax.tree_util.tree_leaves_with_path(first.opt_state)
     for (path, x), y in zip(leaves, jax.tree.leaves(first_one.opt_state), strict=True):
