@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.published import ROWS
 from bench.results import FOLDER
+from bench.tpu import SHAPES
 
 _DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENTS = (_DOCS / "performance.md", _DOCS / "planning.md")
@@ -93,6 +94,22 @@ def _tpu(result: Result) -> Iterator[str]:
             f"**{ours['temporaries'] / theirs['temporaries']:.3f}**, cycles "
             f"**{ours['cycles'] / theirs['cycles']:.3f}**.  "
         )
+
+
+def _beside(result: Result) -> Iterator[str]:
+    sides = {(one["shape"], one["side"]): one for one in result["sides"]}
+    rows = []
+    for name in dict.fromkeys(one["shape"] for one in result["sides"]):
+        ours, theirs = sides[name, "podium"], sides[name, "maxtext"]
+        shape = SHAPES[name]
+        cells = [f"{name}", shape.topology, f"{shape.rows} x {shape.length:,}"]
+        for key in ("arguments", "temporaries", "cycles"):
+            mine, other = ours[key] / 1e9, theirs[key] / 1e9
+            cells.append(f"{mine:.2f} / {other:.2f} = **{mine / other:.3f}**")
+        rows.append(f"| {' | '.join(cells)} |")
+    yield from _table(
+        "| | chips | a chip | arguments, GB | temporaries, GB | 10^9 cycles of fusions |", rows
+    )
 
 
 def _memory(result: Result) -> Iterator[str]:
@@ -193,16 +210,19 @@ TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "profile_cpu": _profile,
     "step_gpu": _step,
     "tpu_tpu_aot": _tpu,
+    "tpu_beside": _beside,
     "memory_tpu_aot": _memory,
     "memory_cpu": _memory,
     "data_cpu": _data,
     "curves_cpu": _curves,
     "predicted_tpu_aot": _predicted,
 }
+_FILES = {"tpu_beside": "tpu_tpu_aot"}
+"""Where a table is not made of the file of its own name."""
 
 
 def _made(name: str) -> str:
-    path = FOLDER / f"{name}.json"
+    path = FOLDER / f"{_FILES.get(name, name)}.json"
     if not path.exists():
         return "Not measured.\n"
     result = json.loads(path.read_text())

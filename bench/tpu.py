@@ -18,6 +18,7 @@ from absl import app, flags
 
 from bench import results
 from model.config import ModelConfig
+from model.moe_config import MoeConfig
 
 PYTHON = flags.DEFINE_string("python", sys.executable, "A Python interpreter with maxtext[tpu].")
 NAMES = flags.DEFINE_list("shapes", [], "Which of the shapes; all of them by default.")
@@ -29,11 +30,12 @@ class Shape(NamedTuple):
     """A model on some chips.
 
     Attributes:
-      topology: in libtpu's terms; all chips are along `fsdp`.
+      topology: in libtpu's terms.
       rows, length: sequences on a chip, and their tokens.
       model: what it has besides the Llamas' head size of 128, tables that are not tied, and
         everything recomputed in the backward pass.
       maxtext_topology, maxtext_model: the same in MaxText's terms; its v5p-N has N / 2 chips.
+      expert: chips along `expert`; all others are along `fsdp`.
     """
 
     topology: str
@@ -42,6 +44,7 @@ class Shape(NamedTuple):
     model: Mapping[str, Any]
     maxtext_topology: str
     maxtext_model: str
+    expert: int = 1
 
     def config(self) -> ModelConfig:
         """The model in Podium's terms."""
@@ -59,6 +62,13 @@ class Shape(NamedTuple):
 _OF_7B = dict(num_layers=32, embed_dim=4096, num_heads=32)
 _OF_8B = dict(vocab_size=128256, num_kv_heads=8, mlp_dim=14336, **_OF_7B)
 _OF_70B = dict(vocab_size=32000, num_layers=80, embed_dim=8192, num_heads=64, num_kv_heads=8)
+_MIXTRAL = dict(
+    vocab_size=32000,
+    num_kv_heads=8,
+    mlp_dim=14336,
+    moe=MoeConfig(num_experts=8, experts_per_token=2, expert_mlp_dim=14336),
+    **_OF_7B,
+)
 
 SHAPES = {
     "llama2_7b": Shape(
@@ -73,6 +83,10 @@ SHAPES = {
     "llama3_8b_256": Shape("v6e:16x16", 1, 8192, _OF_8B, "v6e-256", "llama3.1-8b"),
     "llama2_70b": Shape(
         "v5p:4x4x8", 2, 4096, dict(mlp_dim=28672, **_OF_70B), "v5p-256", "llama2-70b"
+    ),
+    "mixtral_8x7b": Shape("v5p:4x8x8", 2, 4096, _MIXTRAL, "v5p-512", "mixtral-8x7b"),
+    "mixtral_8x7b_experts": Shape(
+        "v5p:4x8x8", 2, 4096, _MIXTRAL, "v5p-512", "mixtral-8x7b", expert=8
     ),
 }
 

@@ -37,7 +37,7 @@ def podium(shape: Shape, optimizer: OptimizerName = "adamw") -> Any:
     from training.assembly import assemble, lowered
 
     devices: Any = topologies.get_topology_desc(**parse(shape.topology).libtpu()).devices
-    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1, expert=shape.expert), devices)
     config = RunConfig(
         model=shape.config(),
         data=DataConfig(source="python_stdlib", sequence_length=shape.length),
@@ -70,6 +70,7 @@ def maxtext(shape: Shape) -> Any:
                 f"model_name={shape.maxtext_model}",
                 f"per_device_batch_size={shape.rows}",
                 f"max_target_length={shape.length}",
+                f"ici_expert_parallelism={shape.expert}",
                 "remat_policy=full",
                 "enable_checkpointing=false",
                 "run_name=x",

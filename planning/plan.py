@@ -1,6 +1,7 @@
 """All that is said of a run before its hardware is there, put together."""
 
 import dataclasses
+import functools
 import math
 import sys
 import threading
@@ -19,6 +20,7 @@ from planning.hardware import name_of
 from planning.layout import abstract_mesh, check, mesh_over
 from planning.prediction import Clock, Time
 from planning.program import Program, build
+from planning.remedies import Remedy, remedies
 from planning.tensors import Tensor, state_tensors
 from planning.topology import Topology
 from reporting.progress import duration
@@ -71,6 +73,11 @@ class Plan:
     def fits(self) -> bool:
         return self.needed <= self.memory and not (self.program and self.program.memory.over)
 
+    @functools.cached_property
+    def remedies(self) -> list[Remedy]:
+        """What would make it fit, estimated; none where it does."""
+        return [] if self.fits else remedies(self.config, self.topology, self.needed)
+
     @property
     def tokens(self) -> int:
         """Of a step."""
@@ -95,6 +102,9 @@ class Plan:
                 "step": self.time.step,
             }
         plain["topology"] = {"name": self.topology.name, "slices": self.topology.slices}
+        plain["remedies"] = [
+            one._asdict() | {"topology": one.topology.name} for one in self.remedies
+        ]
         plain["tensors"] = [one._asdict() for one in self.tensors]
         plain["estimate"] = _plain(self.estimate) | {"timing": None}
         if timing := self.estimate.timing:

@@ -1,5 +1,6 @@
 """A plan, as tables for people."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -101,6 +102,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield from table([("of", "GB"), *((name, f"{n / 1e9:,.2f}") for name, n in rows)], "1")
     if plan.topology.chip is not None:
         yield _room(plan)
+        yield from _mended(plan)
     if plan.program is not None and plan.program.live:
         yield f"\nlargest buffers when most is in use ({_LARGEST} of {len(plan.program.live)})"
         rows_of = [("GB", "shape", "kind", "from")]
@@ -116,6 +118,29 @@ def _room(plan: Plan) -> str:
     if plan.fits:
         return f"  it fits: {left / 1e9:,.2f} GB of {of / 1e9:,.2f} GB are left"
     return f"  IT DOES NOT FIT: {-left / 1e9:,.2f} GB more than the {of / 1e9:,.2f} GB of a device"
+
+
+def _mended(plan: Plan) -> Iterator[str]:
+    """What would make it fit."""
+    if plan.fits:
+        return
+    if not plan.remedies:
+        yield "  no change of layout mends it: make model or batch smaller, or take other chips"
+        return
+    yield "\nwhat would mend it (estimated: plan it with these flags)"
+    rows = [("GB", "ms a step", "flags")]
+    for one in plan.remedies:
+        flags = [flag(f"config.{key}", value) for key, value in one.flags.items()]
+        if one.topology != plan.topology:
+            flags.insert(0, flag("topology", one.topology.name))
+        rows.append((f"{one.bytes / 1e9:,.2f}", f"{one.step_s * 1e3:,.0f}", " ".join(flags)))
+    yield from table(rows, "01")
+
+
+def flag(name: str, value: object) -> str:
+    """A flag as a shell reads it; our values have no double quotes."""
+    said = f"--{name}={value}"
+    return said if shlex.quote(said) == said else f'"{said}"'
 
 
 def _exchanges(plan: Plan) -> Iterator[str]:

@@ -162,3 +162,17 @@ def arrangement(chip: str, chips: int) -> str:
         while math.prod(shape) < chips:
             shape[max(i for i, n in enumerate(shape) if n == min(shape))] *= 2
     return "x".join(map(str, shape))
+
+
+def larger(topology: Topology, times: int) -> Topology:
+    """The same chips, so many times as many, over as many slices.
+
+    Raises:
+      UserError: there are none so large.
+    """
+    chip = topology.chip
+    name = chip.name if chip else CPU
+    if chip is None or not isinstance(chip.links, Torus):
+        return parse(f"{name}:{topology.chips * times}")
+    arranged = arrangement(name, topology.chips // topology.slices * times)
+    return parse(f"{name}:{arranged}", topology.slices)
