@@ -3,6 +3,7 @@ belongs to no group.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,61 +14,79 @@ _INNER, _OUTER = 2048, 512  # at most so many summed over, and so many of the re
 
 
 def grouped(
-    x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array, *, interpret: bool = False
+    x_MX: jax.Array,
+    w_EXY: jax.Array,
+    sizes_E: jax.Array,
+    transposed: bool = False,
+    /,
+    *,
+    interpret: bool = False,
 ) -> jax.Array:
     """What `model.grouped.ragged` computes, in bfloat16; sums are in float32.
 
     Args:
-      x_MX, w_EXY, sizes_E: see model/grouped.py.
+      x_MX, w_EXY, sizes_E, transposed: see model/grouped.py.
       interpret: run without a TPU, slowly.
     """
     padding = -x_MX.shape[0] % _ROWS[-1]
     x_PX = jnp.pad(x_MX, ((0, padding), (0, 0)))
-    return _product(interpret, x_PX, w_EXY, sizes_E)[: x_MX.shape[0]]
+    how = _How(transposed, interpret)
+    return _product(how, x_PX, w_EXY, sizes_E)[: x_MX.shape[0]]
+
+
+class _How(NamedTuple):
+    """Attributes:
+    transposed: whether matrices are [E, Y, X].
+    interpret: see `grouped`.
+    """
+
+    transposed: bool
+    interpret: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(interpret: bool, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array) -> jax.Array:
+def _product(how: _How, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array) -> jax.Array:
+    return _multiplied(how, x_MX, w_EXY, sizes_E)
+
+
+def _multiplied(how: _How, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array) -> jax.Array:
+    experts, *sizes = w_EXY.shape
+    inner, outer = reversed(sizes) if how.transposed else sizes
     y_MY = gmm(
         x_MX,
         w_EXY,
         sizes_E,
         x_MX.dtype,
-        _tiling(x_MX, w_EXY.shape[1], w_EXY.shape[2], w_EXY.shape[0]),
-        interpret=interpret,
+        _tiling(x_MX, inner, outer, experts),
+        transpose_rhs=how.transposed,
+        interpret=how.interpret,
     )
     return _of_groups(y_MY, sizes_E)
 
 
 def _forward(
-    interpret: bool, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array
+    how: _How, x_MX: jax.Array, w_EXY: jax.Array, sizes_E: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _product(interpret, x_MX, w_EXY, sizes_E), (x_MX, w_EXY, sizes_E)
+    return _product(how, x_MX, w_EXY, sizes_E), (x_MX, w_EXY, sizes_E)
 
 
 def _backward(
-    interpret: bool, kept: tuple[jax.Array, ...], grad_MY: jax.Array
+    how: _How, kept: tuple[jax.Array, ...], grad_MY: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
     x_MX, w_EXY, sizes_E = kept
-    experts, inner, outer = w_EXY.shape
-    grad_MX = gmm(
-        grad_MY,
-        w_EXY,
-        sizes_E,
-        x_MX.dtype,
-        _tiling(x_MX, outer, inner, experts),
-        transpose_rhs=True,
-        interpret=interpret,
-    )
+    back = how._replace(transposed=not how.transposed)
+    grad_MX = _multiplied(back, grad_MY, w_EXY, sizes_E)
+    # The gradient lies as the weights do, and need not be turned to be split as they are.
+    left, right = (grad_MY, x_MX) if how.transposed else (x_MX, grad_MY)
     grad_EXY = tgmm(
-        x_MX.swapaxes(0, 1),
-        grad_MY,
+        left.swapaxes(0, 1),
+        right,
         sizes_E,
         w_EXY.dtype,
-        _tiling(x_MX, inner, outer, experts),
-        interpret=interpret,
+        _tiling(x_MX, w_EXY.shape[1], w_EXY.shape[2], w_EXY.shape[0]),
+        interpret=how.interpret,
     )
-    return _of_groups(grad_MX, sizes_E), grad_EXY, None
+    return grad_MX, grad_EXY, None
 
 
 _product.defvjp(_forward, _backward)
