@@ -11,6 +11,8 @@ CONFIG = configs/python_stdlib.py
 WORKDIR = runs/$(basename $(notdir $(CONFIG)))
 PY := .venv/bin/python
 SETUP := @sh requirements/setup.sh
+# A file of tests stays in one process, where its tests share what they compile.
+PARALLEL := -n auto --maxprocesses=4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev train test test-all plan-all golden marathon marathon-data lint format bench lock clean
@@ -29,10 +31,10 @@ train: setup ## pretrain the default run into WORKDIR, or go on with it; CONFIG=
 	$(PY) train.py --config=$(CONFIG) --workdir="$(WORKDIR)" $(ARGS)
 
 test: setup-dev ## run the tests, except the long combinations
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 test-all: setup-dev ## run all tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 plan-all: setup ## plan every shipped run on the hardware of its layouts; needs EXTRA=tpu, no TPU; ARGS="--only=llama3_8b"
 	$(PY) -m planning.everywhere $(ARGS)

@@ -29,4 +29,10 @@ def ragged(
     """XLA's own, on every platform. Where its compiler has no kernel for it (CPUs; TPU v5e and v6e
     as of libtpu 0.0.52) every group is multiplied with all rows, masked: E times the work.
     """
-    return jax.lax.ragged_dot(x_MX, w_EXY.swapaxes(1, 2) if transposed else w_EXY, sizes_E)
+    summed = ((1,), (2 if transposed else 1,))
+    how = jax.lax.RaggedDotDimensionNumbers(
+        dot_dimension_numbers=(summed, ((), ())),
+        lhs_ragged_dimensions=(0,),
+        rhs_group_dimensions=(0,),
+    )
+    return jax.lax.ragged_dot_general(x_MX, w_EXY, sizes_E, how)

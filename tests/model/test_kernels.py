@@ -53,7 +53,7 @@ def compare(function: Callable[..., jax.Array], *arrays: Any, **options: Any) ->
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(np.abs(b).max() + 1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     length=st.integers(1, 40),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model import grouped, moe
-from model.config import ModelConfig
+from model.config import ModelConfig, Remat
 from model.kernels import megablox
 from model.layers import ExpertWeights
 from model.moe_config import MoeConfig
@@ -159,9 +159,9 @@ def test_the_ragged_form_computes_the_same(
 ) -> None:
     monkeypatch.setattr(jax.lax, "ragged_all_to_all", by_all_gather)
     function: Any = experts(mesh_of(**sizes), CONFIG)
-    mesh, here = function.args
+    mesh, here, keeps = function.args
     ragged = functools.partial(travel.in_rounds, here.args[0]._replace(ragged=True))
-    compare(functools.partial(function.func, mesh, ragged), *HOW)
+    compare(functools.partial(function.func, mesh, ragged, keeps), *HOW)
 
 
 @pytest.mark.parametrize(("topology", "stages"), [("v6e:2x4", 1), ("v5p:2x2x2", 2)])
@@ -206,7 +206,8 @@ def test_the_ragged_form_compiles_for_tpus(
         .compile()
         .as_text()
     )
-    assert 2 * (2 + 2) <= text.count(" ragged-all-to-all-start(") <= 2 * (2 + 3)
+    exchanges = re.findall(r" ragged-all-to-all(?:-start)?\(", text)  # older ones are synchronous
+    assert 2 * (2 + 2) <= len(exchanges) <= 2 * (2 + 3)
     assert text.count('custom_call_target="tpu_custom_call"') >= 2 * (3 + 2 + 6)
 
 
@@ -251,9 +252,12 @@ def test_the_kernel(platform: str, dtype: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("sizes", [dict(fsdp=8), dict(fsdp=4, expert=2)], ids=name)
-def test_whole_weights_are_not_kept_for_the_backward_pass(sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_whole_weights_are_not_kept_for_the_backward_pass(
+    sizes: dict[str, int], remat: Remat
+) -> None:
     """As compiled: nothing is of three layers of experts with all of D."""
-    config = dataclasses.replace(CONFIG, num_layers=3, embed_dim=32, max_length=16)
+    config = dataclasses.replace(CONFIG, num_layers=3, embed_dim=32, max_length=16, remat=remat)
     run = begin(mesh_of(**sizes), config)
     step: Any = run.step
     text = str(step.lower(run.abstract, placed(run.mesh, 0)).compile().as_text())

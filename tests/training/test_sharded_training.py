@@ -79,7 +79,7 @@ def test_same_as_one_device(sizes):
 
 @pytest.mark.parametrize(
     "sizes",
-    [(1, 2, 4), pytest.param((1, 1, 8), marks=SLOW), pytest.param((2, 1, 4), marks=SLOW)],
+    [pytest.param(sizes, marks=SLOW) for sizes in ((1, 2, 4), (1, 1, 8), (2, 1, 4))],
     ids=lambda s: "x".join(map(str, s)),
 )
 def test_two_key_value_heads_on_more_devices_than_that(sizes):
