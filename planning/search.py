@@ -82,7 +82,7 @@ def search(
     say(f"{len(ranked)} layouts can be; estimated in {time.monotonic() - began:.0f} s")
     own = _flags(config, topology.devices)
     queue = [Candidate(own, estimate(config, topology))]
-    queue += [one for one in ranked if one.flags != own]
+    queue += [one for one in _unlike_first(ranked) if one.flags != own]
     return _compiled(queue, arguments, began + limit_s, say)
 
 
@@ -103,6 +103,20 @@ def rank(config: RunConfig, topology: Topology) -> list[Candidate]:
         if guess.timing and (not guess.usable or guess.peak <= _ROOM * guess.usable):
             found.append(Candidate(_flags(one, topology.devices), guess))
     return sorted(found, key=lambda c: c.estimate.timing.step_s if c.estimate.timing else 0.0)
+
+
+def _unlike_first(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Of layouts that differ in nothing but `data` and `fsdp` the best, then all others: the first
+    of a ranking are often nearly the same.
+    """
+    kinds: set[str] = set()
+    first: list[Candidate] = []
+    others: list[Candidate] = []
+    for one in ranked:
+        kind = json.dumps(one.flags | {"mesh.data": 0, "mesh.fsdp": 0})
+        (others if kind in kinds else first).append(one)
+        kinds.add(kind)
+    return first + others
 
 
 def candidates(config: RunConfig, devices: int) -> Iterator[RunConfig]:
@@ -207,6 +221,7 @@ def _compiled(
         for some in running:
             some.process.kill()
             some.process.wait()
+            some.output.close()
     return sorted(done, key=lambda one: one.flags != queue[0].flags)
 
 

@@ -73,6 +73,7 @@ def test_what_does_not_fit_has_an_exit_code_of_its_own(ended):
     done = ended["too large"]
     assert done.returncode == 3, done.stderr
     assert "IT DOES NOT FIT" in done.stdout
+    assert "what would mend it" in done.stdout and "--topology=v5e:16x" in done.stdout
 
 
 def test_the_layout_is_told(ended):
