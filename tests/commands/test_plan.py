@@ -23,6 +23,7 @@ CASES = {
     "cpu, told": ["--topology=cpu:2", *TINY],
     "no compiler": ["--topology=v5e:4x4", *TINY],
     "too large": ["--topology=v5e:2x4", "--config=configs/llama3_405b.py", "--nocompile"],
+    "mended": ["--topology=v5e:4x4", "--config=configs/llama3_8b.py", "--nocompile"],
     "layout": ["--topology=v5e:16x16", "--config=configs/llama3_8b.py", "--nocompile"],
     "no topology": [*TINY],
     "no such chip": ["--topology=v5x:4x4", *TINY],
@@ -73,7 +74,14 @@ def test_what_does_not_fit_has_an_exit_code_of_its_own(ended):
     done = ended["too large"]
     assert done.returncode == 3, done.stderr
     assert "IT DOES NOT FIT" in done.stdout
-    assert "what would mend it" in done.stdout and "--topology=v5e:16x" in done.stdout
+    assert "no change of layout mends it" in done.stdout
+
+
+def test_what_would_mend_it_is_told_as_flags(ended):
+    done = ended["mended"]
+    assert done.returncode == 3, done.stderr
+    assert "what would mend it" in done.stdout
+    assert "--topology=v5e:8x16 --config.mesh.fsdp=128" in done.stdout
 
 
 def test_the_layout_is_told(ended):
