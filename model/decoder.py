@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from model import remat
 from model.attention import Attention, KeyValues
@@ -50,7 +49,7 @@ class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the MLP may be a mixture of experts."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means, experts: bool):
-        self.constrain = means.constrain
+        self.constrain, self.name = means.constrain, means.name
         self.attention_norm = Norm(config, config.embed_dim)
         self.attention = Attention(config, rngs, means)
         self.mlp_norm = Norm(config, config.embed_dim)
@@ -64,7 +63,7 @@ class Block(nnx.Module):
         past: KeyValues | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
-        x_BTD = checkpoint_name(x_BTD, "block")
+        x_BTD = self.name(x_BTD, "block")
         normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
         mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
         x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)

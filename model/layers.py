@@ -97,6 +97,9 @@ def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.einsum(equation, x, w)
 
 
+Name = Callable[[jax.Array, str], jax.Array]
+
+
 class Means(NamedTuple):
     """How a decoder computes on what it runs on; `sharding` makes one for a mesh.
 
@@ -105,6 +108,7 @@ class Means(NamedTuple):
       attend: computes attention of whole rows; by default it is written out in XLA, with memory
         that is quadratic in length.
       multiply: multiplies activations with the weights of the blocks.
+      name: gives a tensor of a block its name in TENSORS (model/config.py).
       look_up: finds the rows of tokens in the embedding table.
       experts: computes mixtures of experts; by default on one device (model/moe.py).
       run_layers: calls the layers one after the other.
@@ -114,14 +118,15 @@ class Means(NamedTuple):
     constrain: Constrain = unconstrained
     attend: Attend | None = None
     multiply: Multiply = einsum
+    name: Name = checkpoint_name
     look_up: LookUp = look_up
     experts: Experts | None = None
     run_layers: RunLayers = scan_layers
     order: tuple[int, ...] | None = None
 
     def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
-        """`multiply`, with its name in TENSORS (model/config.py)."""
-        return checkpoint_name(self.multiply(equation, x, w), name)
+        """`multiply`, named."""
+        return self.name(self.multiply(equation, x, w), name)
 
 
 ON_ONE = Means()

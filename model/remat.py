@@ -5,8 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from model.config import PRODUCTS, ModelConfig
+from model.layers import Name
 
 _ALWAYS = ("routing",)
 """A router's choice: chosen again, experts that are nearly equal might be others."""
@@ -16,6 +19,8 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "save_attention": ("attention",),
     "save_dots": (*PRODUCTS, "attention"),
 }
+
+_WIDE = 3  # dimensions of [B, T, D] and [B, T, F]
 
 Policy = Callable[..., Any]
 
@@ -33,3 +38,19 @@ def policy(config: ModelConfig) -> Policy | None:
         offload_src="device",
         offload_dst="pinned_host",
     )
+
+
+def naming(config: ModelConfig) -> Name:
+    """What gives a tensor of a block its name.
+
+    Rows of what waits in the host's memory lie there one after the other, as the backward pass
+    reads them: the compiler of TPUs would lay them otherwise, and then bring those of all layers
+    back at once to lay them anew.
+    """
+
+    def named(x: jax.Array, name: str) -> jax.Array:
+        if name in config.remat_offload and x.ndim == _WIDE:
+            x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+        return checkpoint_name(x, name)
+
+    return named

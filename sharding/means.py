@@ -3,7 +3,7 @@
 from jax.sharding import Mesh
 
 from errors import UserError
-from model import products
+from model import products, remat
 from model.config import ModelConfig
 from model.layers import Means, Multiply, einsum
 from sharding import pipeline
@@ -31,6 +31,7 @@ def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> 
         constrainer(mesh),
         attention(mesh, config, layout.context_attention),
         _multiply(mesh, config),
+        remat.naming(config),
         looking_up(mesh),
         experts(mesh, config),
     )
