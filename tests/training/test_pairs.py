@@ -12,7 +12,7 @@ import pytest
 from model import parameters
 from model.config import ModelConfig
 from model.moe_config import MoeConfig
-from sharding.config import AXES, MeshConfig
+from sharding.config import AXES
 from sharding.means import means
 from tests.training.sharded import MODEL, host, mesh_of, placed
 from training.state import abstract_params, shardings_of
@@ -47,9 +47,8 @@ def drawn(model: ModelConfig) -> Any:
 @functools.cache
 def found(axes: tuple[str, ...], model: ModelConfig) -> tuple[Any, Any]:
     """Gradients and sums of a batch, with two devices along each axis."""
-    layout = MeshConfig(**({"data": 1} | dict.fromkeys(axes, 2)))
-    mesh = mesh_of(**{axis: getattr(layout, axis) for axis in AXES})
-    outline = parameters.outline(model, means(mesh, model, layout))
+    mesh = mesh_of(**dict.fromkeys(axes, 2))
+    outline = parameters.outline(model, means(mesh, model))
     params = jax.device_put(drawn(model), shardings_of(abstract_params(outline, mesh)))
     of = jax.jit(lambda params, batch: gradients(outline, params, batch, 1, 1e-3, mesh))
     return host(of(params, placed(mesh, 0)))
