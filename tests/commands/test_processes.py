@@ -27,9 +27,7 @@ def in_the_loop(workdir: Path) -> bool:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "axis", [pytest.param("data", marks=SLOW), "fsdp", pytest.param("tensor", marks=SLOW)]
-)
+@pytest.mark.parametrize("axis", [pytest.param("data", marks=SLOW), "fsdp"])
 def test_killed_and_resumed_is_the_uninterrupted_run(podium: Commands, tmp_path, axis):
     mesh = ("--config.mesh.data=1", f"--config.mesh.{axis}=2")
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -29,8 +29,8 @@ EXPERTS = dataclasses.replace(
         router_z_weight=1e-3,
     ),
 )
-SHORT = {("data", "expert"), ("data", "context"), ("pipeline", "context")}
-"""Those that are part of no mesh in the ordinary tests of each axis; the others take as long."""
+ORDINARY = {("data", "expert"), ("data", "context"), ("pipeline", "context")}
+"""Those that no mesh of the other files' ordinary tests has."""
 
 SETS = [
     *itertools.combinations(AXES, 2),
@@ -56,7 +56,7 @@ def found(axes: tuple[str, ...], model: ModelConfig) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize(
     "axes",
-    [pytest.param(a, marks=[] if a in SHORT else pytest.mark.slow) for a in SETS],
+    [pytest.param(a, marks=[] if a in ORDINARY else pytest.mark.slow) for a in SETS],
     ids="-".join,
 )
 def test_same_as_one_device(axes: tuple[str, ...]) -> None:
