@@ -54,12 +54,13 @@ class ExpertWeights(NamedTuple):
 
     Attributes:
       up_EDF, gate_EDF: gate is None unless the MLP is SwiGLU.
-      down_EFD: back to the width of the residual stream.
+      down_EDF: back to the width of the residual stream. It is given transposed: weights are split
+        by D, and put together along their last dimension they would have to be copied once more.
     """
 
     up_EDF: jax.Array
     gate_EDF: jax.Array | None
-    down_EFD: jax.Array
+    down_EDF: jax.Array
 
 
 Experts = Callable[[jax.Array, jax.Array, jax.Array, ExpertWeights], jax.Array]

@@ -51,7 +51,6 @@ class Moe(nnx.Module):
         self.up = weight(rngs, shape, axes, std)
         if config.mlp == "swiglu":
             self.gate = weight(rngs, shape, axes, std)
-        shape, axes = (shape[0], shape[2], shape[1]), (axes[0], axes[2], axes[1])
         self.down = weight(rngs, shape, axes, std / (2 * config.num_layers) ** 0.5)
         if moe.shared_experts:
             self.shared = Mlp(config, rngs, means, moe.shared_experts * moe.expert_mlp_dim)
@@ -194,13 +193,13 @@ def mlps(
       of: the experts.
     """
 
-    def product(x: jax.Array, w: jax.Array, name: str) -> jax.Array:
-        return checkpoint_name(grouped(x, w, sizes_E), name)
+    def product(x: jax.Array, w: jax.Array, name: str, transposed: bool = False) -> jax.Array:
+        return checkpoint_name(grouped(x, w, sizes_E, transposed), name)
 
     gate_MF = None if of.gate_EDF is None else product(x_MD, of.gate_EDF, "gate")
     h_MF = activated(product(x_MD, of.up_EDF, "up"), gate_MF)
     weighted_MF = (h_MF.astype(jnp.float32) * by_M[:, None]).astype(h_MF.dtype)
-    return product(weighted_MF, of.down_EFD, "down")
+    return product(weighted_MF, of.down_EDF, "down", transposed=True)
 
 
 def on_one(grouped: Grouped) -> Experts:

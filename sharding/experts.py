@@ -76,18 +76,23 @@ def experts(mesh: Mesh, config: ModelConfig) -> Experts | None:
             ragged=is_ragged(mesh),
         )
         here = functools.partial(in_rounds, ring)
-    return functools.partial(_on_mesh, mesh, here)
+    return functools.partial(_on_mesh, mesh, here, config.remat == "none")
 
 
 def _on_mesh(
     mesh: Mesh,
     here: Experts,
+    keeps: bool,
     x_BTD: jax.Array,
     ids_BTA: jax.Array,
     weights_BTA: jax.Array,
     of: ExpertWeights,
 ) -> jax.Array:
-    """`here` on every device, with its tokens and, of the experts it has, all of D."""
+    """`here` on every device, with its tokens and, of the experts it has, all of D.
+
+    Args:
+      keeps: the backward pass finds all that the forward pass made (remat "none").
+    """
 
     def spec(axes: tuple[str, ...], x: jax.Array) -> Any:
         return sharding(mesh, axes, x.shape).spec
@@ -99,8 +104,6 @@ def _on_mesh(
     def whole(axes: tuple[str, ...], w: jax.Array) -> jax.Array:
         return collectives.gathered(w, embed, axes.index("expert_embed"))
 
-    # The backward pass gathers again, whatever remat keeps: it would keep all weights whole.
-    @functools.partial(jax.checkpoint, policy=lambda by, *_, **__: by.name != "all_gather")
     def on_device(
         x_BTD: jax.Array, ids_BTA: jax.Array, weights_BTA: jax.Array, of: ExpertWeights
     ) -> jax.Array:
@@ -109,9 +112,14 @@ def _on_mesh(
             return collectives.scattered(y_BTD, hidden, 1)
         return collectives.total(y_BTD, hidden)
 
+    # All but weights that were gathered: they would be all experts of all layers. (Where a block is
+    # computed again its weights are gathered for that, and the same serve the backward pass.)
+    but_weights = functools.partial(
+        jax.checkpoint, policy=lambda by, *_, **__: by.name != "all_gather"
+    )
     chosen = ("batch", "length", "whole")
     return jax.shard_map(
-        on_device,
+        but_weights(on_device) if keeps else on_device,
         mesh=mesh,
         in_specs=(
             spec(("batch", "length", "act_embed"), x_BTD),
@@ -126,6 +134,6 @@ def _on_mesh(
 
 def _each(function: Callable[[tuple[str, ...], jax.Array], Any], of: ExpertWeights) -> Any:
     """A function of the logical axes, and the array, of each weight."""
-    wide, narrow = ("experts", "expert_embed", "mlp"), ("experts", "mlp", "expert_embed")
-    gate = None if of.gate_EDF is None else function(wide, of.gate_EDF)
-    return ExpertWeights(function(wide, of.up_EDF), gate, function(narrow, of.down_EFD))
+    axes = ("experts", "expert_embed", "mlp")
+    gate = None if of.gate_EDF is None else function(axes, of.gate_EDF)
+    return ExpertWeights(function(axes, of.up_EDF), gate, function(axes, of.down_EDF))

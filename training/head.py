@@ -179,7 +179,7 @@ def _on_device(
 
     start = (Losses(zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32))
     (total, grad_VD), grads = jax.lax.scan(add_both, start, parts)
-    grad_VD = collectives.scattered(grad_VD, split.embed, 1)
+    grad_VD = _scattered(grad_VD, split.embed, config.logits_mb << 20)
     others = (*split.batch, *split.length)
     grad_VD = collectives.total(grad_VD, tuple(a for a in others if a not in split.embed))
     grad_BTD = grads.swapaxes(0, 1).reshape(rows, -1, x_BTD.shape[2])[:, :length]
@@ -188,6 +188,20 @@ def _on_device(
     # whole to the end of the step.
     gradients = jax.lax.optimization_barrier(gradients)
     return result(total), gradients
+
+
+def _scattered(x_VD: jax.Array, axes: collectives.Axes, most: int) -> jax.Array:
+    """The sum over devices, of which each keeps a part of D.
+
+    A part of V of at most so many bytes after the other: the compiler of TPUs sums up all of what
+    is scattered, and only then takes a part of it.
+    """
+    size, width = x_VD.shape
+    parts = next(n for n in range(1, size + 1) if size % n == 0 and x_VD.nbytes <= n * most)
+    if not axes or parts == 1:
+        return collectives.scattered(x_VD, axes, 1)
+    found = jax.lax.map(lambda x: collectives.scattered(x, axes, 1), x_VD.reshape(parts, -1, width))
+    return found.reshape(size, -1)
 
 
 def _chunk(

@@ -96,7 +96,8 @@ def _experts(x, p, config, segments):
         if segments[t] == 0:
             continue
         for e, weight in zip(*_route(x[t], p, config.moe), strict=True):
-            one = {name: p[name][e] for name in ("up", "gate", "down") if name in p}
+            one = {name: p[name][e] for name in ("up", "gate") if name in p}
+            one["down"] = p["down"][e].T
             y[t] += weight * _mlp(x[t], one, config)
     return y
 

@@ -62,7 +62,7 @@ def case(how: str) -> tuple[Any, ...]:
         ids[:] = [0, 1, 2]
     if how == "with padding":
         ids[:, 5:] = ids[3] = E
-    up, gate, down = (0.3 * rng.normal(size=s) for s in ((E, D, F), (E, D, F), (E, F, D)))
+    up, gate, down = (0.3 * rng.normal(size=s) for s in ((E, D, F), (E, D, F), (E, D, F)))
     of = ExpertWeights(*(jnp.asarray(w, jnp.float32) for w in (up, gate, down)))
     x, weights = rng.normal(size=(B, T, D)), rng.random((B, T, A))
     return (

@@ -263,7 +263,7 @@ def test_same_as_one_device(accumulation: int, sizes: dict[str, Any]) -> None:
 def test_experts_are_born_apart() -> None:
     params = run_of(expert=4, fsdp=2).state.params["blocks"]["mlp"]
     assert params["up"].addressable_shards[0].data.shape == (1, 2, 16, 32)
-    assert params["down"].addressable_shards[0].data.shape == (1, 2, 32, 16)
+    assert params["down"].addressable_shards[0].data.shape == (1, 2, 16, 32)
     assert params["shared"]["up"].addressable_shards[0].data.shape == (1, 4, 32)
 
 
