@@ -13,6 +13,7 @@ from sharding.embedding import looking_up
 from sharding.experts import experts
 from sharding.placement import constrainer
 from sharding.schedule import order
+from sharding.summing import summing
 
 
 def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> Means:
@@ -30,7 +31,7 @@ def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> 
     found = Means(
         constrainer(mesh),
         attention(mesh, config, layout.context_attention),
-        _multiply(mesh, config),
+        summing(mesh, _multiply(mesh, config), config.remat == "none"),
         looking_up(mesh),
         experts(mesh, config),
     )
