@@ -31,7 +31,7 @@ def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> 
     found = Means(
         constrainer(mesh),
         attention(mesh, config, layout.context_attention),
-        summing(mesh, _multiply(mesh, config), config.remat == "none"),
+        _multiply(mesh, config),
         looking_up(mesh),
         experts(mesh, config),
     )
@@ -54,4 +54,5 @@ def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:
                 f"config.model.quantization={config.quantization!r} needs the package qwix: "
                 "`make setup QUANTIZATION=1`"
             ) from error
-    return products.flat if mesh.devices.flat[0].platform == "cpu" else einsum
+    here = products.flat if mesh.devices.flat[0].platform == "cpu" else einsum
+    return summing(mesh, here, keeps=config.remat == "none")

@@ -3,7 +3,8 @@
 Back to the width of the residual stream each device along `tensor` has a part of what is summed
 over, and is to have a part of the length of the sum. (Of itself the compiler scatters a sum along a
 dimension that is split once. Along one that is split along two mesh axes it computes the product of
-the whole row on every device, and gathers the whole gradient.)
+the whole row on every device, and gathers the whole gradient. Quantized products are left to it:
+each row that is summed over has one scale, which devices would have to agree on.)
 """
 
 import functools
