@@ -40,7 +40,8 @@ class Mlp(nnx.Module):
 
         def project(x: jax.Array, name: str) -> jax.Array:
             w: nnx.Param = getattr(self, name)
-            y = self.means.product("BTX,XY->BTY", x, w[...].astype(dtype), name)
+            equation = "BTF,FD->BTD" if name == "down" else "BTD,DF->BTF"
+            y = self.means.product(equation, x, w[...].astype(dtype), name)
             return y + getattr(self, f"{name}_bias")[...].astype(dtype) if bias else y
 
         h_BTF = project(x_BTD, "up")

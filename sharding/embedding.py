@@ -26,8 +26,9 @@ _AT_ONCE = 1 << 28
 def looking_up(mesh: Mesh) -> LookUp:
     """The `look_up` that the model is handed."""
     vocab, embed = mesh_axes(mesh, "vocab", None), mesh_axes(mesh, "embed", None)
-    if not vocab:
-        return look_up
+    rows, tokens = (set(embed) & set(mesh_axes(mesh, name, None)) for name in ("batch", "length"))
+    if not vocab and not (rows and tokens):
+        return look_up  # of itself the compiler exchanges the width for rows, or for tokens
 
     def on_mesh(table_VD: jax.Array, tokens_BT: jax.Array, dtype: Any) -> jax.Array:
         (rows, length), width = tokens_BT.shape, table_VD.shape[1]

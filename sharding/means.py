@@ -13,6 +13,7 @@ from sharding.embedding import looking_up
 from sharding.experts import experts
 from sharding.placement import constrainer
 from sharding.schedule import order
+from sharding.summing import summing
 
 
 def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> Means:
@@ -54,4 +55,5 @@ def _multiply(mesh: Mesh, config: ModelConfig) -> Multiply:
                 f"config.model.quantization={config.quantization!r} needs the package qwix: "
                 "`make setup QUANTIZATION=1`"
             ) from error
-    return products.flat if mesh.devices.flat[0].platform == "cpu" else einsum
+    here = products.flat if mesh.devices.flat[0].platform == "cpu" else einsum
+    return summing(mesh, here, keeps=config.remat == "none")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sharding.config import AXES
 from tests.running import ROOT, Commands, Ended, assert_same_run, metrics, wait_for
 
 LONG = ("--config.train.steps=100000", "--config.checkpoint.every=1000")
@@ -26,9 +27,7 @@ def in_the_loop(workdir: Path) -> bool:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    "axis", [pytest.param("data", marks=SLOW), "fsdp", pytest.param("tensor", marks=SLOW)]
-)
+@pytest.mark.parametrize("axis", [pytest.param("data", marks=SLOW), "fsdp"])
 def test_killed_and_resumed_is_the_uninterrupted_run(podium: Commands, tmp_path, axis):
     mesh = ("--config.mesh.data=1", f"--config.mesh.{axis}=2")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -43,9 +42,29 @@ def test_killed_and_resumed_is_the_uninterrupted_run(podium: Commands, tmp_path,
     assert_same_run(broken, whole)
 
 
-def test_two_processes_train_as_one(podium: Commands, finished, tmp_path):
-    workdir = tmp_path / "run"
-    for ended in podium.pair(podium.train(workdir, "--config.mesh.data=2")).wait(240):
+EXPERTS = ("--config.model.moe.num_experts=4", "--config.model.moe.expert_mlp_dim=64")
+
+
+@pytest.fixture(scope="module")
+def finished_with_experts(podium: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run with experts, of one process."""
+    workdir = tmp_path_factory.mktemp("experts") / "run"
+    done = podium(*podium.train(workdir, *EXPERTS))
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.mark.parametrize(
+    "axis", ["data", *(pytest.param(axis, marks=SLOW) for axis in AXES if axis != "data")]
+)
+def test_two_processes_train_as_one(
+    podium: Commands, request: pytest.FixtureRequest, tmp_path: Path, axis: str
+) -> None:
+    """With an axis of the mesh between them."""
+    workdir, experts = tmp_path / "run", axis == "expert"
+    finished = request.getfixturevalue("finished_with_experts" if experts else "finished")
+    mesh = ("--config.mesh.data=1", f"--config.mesh.{axis}=2", *(EXPERTS if experts else ()))
+    for ended in podium.pair(podium.train(workdir, *mesh)).wait(240):
         assert ended.code == 0, ended.err
         assert not errors(ended)
     assert list((workdir / "xla").iterdir())  # compiled programs, where both can read them

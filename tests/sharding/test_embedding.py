@@ -54,6 +54,7 @@ def step(on: Mesh, rows: int, length: int) -> tuple[Any, tuple[jax.Array, ...]]:
         (dict(fsdp=2, tensor=4), 1, 1),  # a token of the one row that is decoded
         (dict(context=2, fsdp=2, tensor=2), 4, 8),
         (dict(context=2, expert=2, pipeline=2), 4, 8),
+        (dict(context=2, fsdp=4), 4, 8),  # a table of which only the width is split
         (dict(expert=2, fsdp=2, tensor=2), 2, 8),  # rows for fsdp, and none for experts
     ],
 )
@@ -70,6 +71,14 @@ def test_same_as_a_whole_table(
     expected = np.zeros_like(table)
     np.add.at(expected, tokens, slope)
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5)
+
+
+def test_features_are_nowhere_whole() -> None:
+    """Where the table's width is split over devices of other rows and of other tokens."""
+    on = mesh(context=4, fsdp=2)
+    function, given = step(on, 4, 8)
+    found = read(function.lower(*given).compile(), on).exchanges
+    assert max(e.sent for e in found) <= 4 * 8 * WIDTH * 4 // 8
 
 
 def test_the_table_stays_where_it_is() -> None:

@@ -35,7 +35,6 @@ MODEL = ModelConfig(
 )
 GROUPED = dataclasses.replace(MODEL, num_kv_heads=2)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=2)
-MESHES = [(d, f, 8 // d // f) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
 
 
 class Run(NamedTuple):

@@ -51,8 +51,6 @@ def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -
         pytest.param(dict(context=2, fsdp=2, tensor=2), "learned", "gather", marks=SLOW),
         pytest.param(dict(context=4, tensor=2), "learned", "ring", marks=SLOW),
         pytest.param(dict(context=2, tensor=4), "grouped", "gather", marks=SLOW),
-        pytest.param(dict(context=4, fsdp=2), "plain", "ring", marks=SLOW),
-        pytest.param(dict(context=2, data=2, fsdp=2), "kept", "gather", marks=SLOW),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ import pytest
 from checkpointing.checkpoints import Checkpoints
 from data.config import DataConfig
 from errors import UserError
-from evaluation.decoding import to_decode
+from evaluation.decoding import mover, to_decode
 from evaluation.perplexity import make_scorer
 from model import parameters
 from model.config import ModelConfig
@@ -281,6 +281,19 @@ def test_samples_and_evaluation_see_the_layers_in_depth_order(
     assert decoding[2].shape["pipeline"] == 1 and decoding[2].size == 8
     jax.tree.map(np.testing.assert_array_equal, host(decoding[1]), values)
     assert text(*decoding) == text(one, params, mesh)
+
+
+def test_on_the_way_to_decode_no_device_has_more_than_its_part(
+    in_rounds: tuple[MeshConfig, Run],
+) -> None:
+    layout, run = in_rounds
+    outline, _, mesh = to_decode(run.outline, run.state.params, run.mesh, layout.rounds)
+    where = shardings_of(abstract_params(outline, mesh))
+    for x, to in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(where), strict=True):
+        if any(to.spec):
+            compiled = mover(x, to).lower(x).compile()  # type: ignore[attr-defined]
+            exchanges = read(compiled, run.mesh).exchanges
+            assert exchanges and max(e.sent for e in exchanges) <= x.nbytes // 8
 
 
 def test_what_cannot_be_is_said_before_anything_slow() -> None:
