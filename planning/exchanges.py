@@ -9,9 +9,10 @@ of send and recv.
 
 import collections
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from planning import groups
@@ -109,13 +110,27 @@ class Reader:
             ends = [key for key in _ends(self.module, instruction) if going[key]]
             going.subtract(ends)
             begun = []
-            for key, one in _begins(self.module, computation, instruction, going):
+            for key, one in _begins(self.module, computation, instruction, self._started):
                 exchange = self._exchange(one)
                 if exchange.axes:
                     begun.append((key, exchange))
                 if one.asynchronous:
                     going[key] += 1
             yield Event(instruction, tuple(ends), tuple(begun))
+
+    @functools.cached_property
+    def _started(self) -> frozenset[str]:
+        """What names exchanges that begin with one fusion and end with another.
+
+        Between them other fusions have parts of them, also in a loop that stands between.
+        """
+        return frozenset(
+            _channel(one)
+            for inside in self.module.computations.values()
+            if _has(inside, "AsyncCollectiveStart")
+            for one in inside.values()
+            if one.op in COLLECTIVES
+        )
 
     def _exchange(self, one: _Open) -> Exchange:
         attributes = one.instruction.attributes
@@ -161,9 +176,13 @@ def _begins(
     module: Module,
     computation: Computation,
     instruction: Instruction,
-    going: Mapping[str, int],
+    started: Collection[str],
 ) -> list[tuple[str, _Open]]:
-    """What begins with an instruction, with what names its end."""
+    """What begins with an instruction, with what names its end.
+
+    Args:
+      started: see Reader.
+    """
     kind = instruction.op.removesuffix("-start")
     if kind in COLLECTIVES:
         later = instruction.op.endswith("-start")
@@ -192,7 +211,7 @@ def _begins(
         scattered = instruction.calls.startswith("all-reduce-scatter")
         found = []
         for one in inside.values():
-            if one.op in COLLECTIVES and (begins or not going[_channel(one)]):
+            if one.op in COLLECTIVES and (begins or _channel(one) not in started):
                 kind = "reduce-scatter" if scattered else one.op
                 found.append((_channel(one), _Open(one, inside, kind, begins)))
         return found

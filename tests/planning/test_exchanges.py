@@ -166,6 +166,11 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=8
   ROOT %both = (bf16[8,8]{1,0}, bf16[8,8]{1,0}) tuple(%d.2, %all-gather.2)
 }
 
+%within (p.7: bf16[4,8]) -> bf16[8,8] {
+  %p.7 = bf16[4,8]{1,0} parameter(0)
+  ROOT %all-gather.7 = bf16[8,8]{1,0} all-gather(%p.7), channel_id=5, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}, use_global_device_ids=true
+}
+
 %end (p.3: bf16[4,8]) -> bf16[8,8] {
   %p.3 = bf16[4,8]{1,0} parameter(0)
   %all-gather.3 = bf16[8,8]{1,0} all-gather(%p.3), channel_id=5, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}, use_global_device_ids=true
@@ -197,6 +202,8 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=8
   %next = s32[] add(%i, %one)
   %moved = (bf16[8,8]{1,0}, bf16[8,8]{1,0}, u32[], u32[]) collective-permute-start(%x), channel_id=8, source_target_pairs={{0,2},{2,4},{4,6},{6,0},{1,3},{3,5},{5,7},{7,1}}
   %made = bf16[8,8]{1,0} fusion(%x), kind=kLoop, calls=%negated, backend_config={"estimated_cycles":"10"}
+  %half = bf16[4,8]{1,0} slice(%x), slice={[0:4], [0:8]}
+  %more = bf16[8,8]{1,0} fusion(%half), kind=kCustom, calls=%within
   %moved.1 = bf16[8,8]{1,0} collective-permute-done(%moved)
   ROOT %out = (s32[], bf16[8,8]{1,0}) tuple(%next, %moved.1)
 }
