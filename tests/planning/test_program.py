@@ -75,11 +75,13 @@ def topology(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    yield lambda name, **options: topologies.get_topology_desc(name, "tpu", **options).devices
+    options = {"platform": "tpu"}
+    yield lambda name, **more: topologies.get_topology_desc(name, **options | more).devices
 
 
-def test_a_training_step_on_tpus(topology: Any) -> None:
-    """Cycles, and exchanges that go on beside products."""
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_a_training_step_on_tpus(topology: Any, name: str) -> None:
+    """Of every generation: cycles, and exchanges that go on beside products."""
     model = ModelConfig(
         vocab_size=512,
         num_layers=3,
@@ -93,7 +95,9 @@ def test_a_training_step_on_tpus(topology: Any) -> None:
         remat="full",
         dtype="bfloat16",
     )
-    step, mesh = lowered(model, MeshConfig(data=1, fsdp=2, tensor=2), topology("v5e:2x2"))
+    described = parse(name).libtpu()
+    devices = topology(described.pop("topology_name"), **described)
+    step, mesh = lowered(model, MeshConfig(data=1, fsdp=2, tensor=2), devices)
     found = program.build(step, mesh)
     assert found.work.flops == dense(model)
     assert found.work.product_cycles > 0 and found.work.other_cycles > 0
@@ -104,9 +108,11 @@ def test_a_training_step_on_tpus(topology: Any) -> None:
     ) * (ROWS * model.max_length)
     in_layers = [one for one in found.exchanges if one.times % model.num_layers == 0]
     assert {axis for one in in_layers for axis in one.axes} == {"fsdp", "tensor"}
-    assert any(one.asynchronous for one in in_layers)
-    time = Clock(parse("v5e:2x2"), dict(mesh.shape)).predicted(found)
-    assert time is not None and time.exposed < time.exchanges
+    beside = any(one.asynchronous for one in in_layers)
+    assert beside or not name.startswith("v5e")  # others do not split products that are so small
+    time = Clock(parse(name), dict(mesh.shape)).predicted(found)
+    assert time is not None and 0 < time.exposed <= time.exchanges
+    assert time.exposed < time.exchanges or not beside
     memory = found.memory
     assert sum(one.bytes for one in found.live if one.kind == "argument") == memory.arguments
     assert not memory.over and memory.code > 0
