@@ -111,7 +111,7 @@ def test_a_training_step_on_tpus(topology: Any, name: str) -> None:
     beside = any(one.asynchronous for one in in_layers)
     assert beside or not name.startswith("v5e")  # others do not split products that are so small
     time = Clock(parse(name), dict(mesh.shape)).predicted(found)
-    assert time is not None and 0 < time.exposed <= time.exchanges
+    assert time is not None and 0 < time.exposed < 1.001 * time.exchanges
     assert time.exposed < time.exchanges or not beside
     memory = found.memory
     assert sum(one.bytes for one in found.live if one.kind == "argument") == memory.arguments
