@@ -32,6 +32,9 @@ def prepare(topology: Topology) -> None:
         # libtpu asks the metadata server of Google's cloud what it runs on, and waits for it; and
         # it is alone on a machine, unless it is told that it need not be.
         os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+        # Else it complains that nobody tells it. What is compiled depends on neither.
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     # What is read from the cache is not compiled, and so says nothing of its memory.
     jax.config.update("jax_enable_compilation_cache", False)
 
