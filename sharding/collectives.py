@@ -3,6 +3,7 @@
 Without axes nothing is exchanged: the compiler would keep an exchange with nobody.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,6 +41,14 @@ def size(axes: Axes) -> int:
 def gathered(x: jax.Array, axes: Axes, dimension: int) -> jax.Array:
     """A dimension whole, of which each device has a part."""
     return jax.lax.all_gather(x, axes, axis=dimension, tiled=True) if axes else x
+
+
+def gathering_again(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function, whose backward pass has all that it made but what it gathered.
+
+    For layers where nothing is computed again: weights that were gathered would be those of all.
+    """
+    return jax.checkpoint(function, policy=lambda by, *_, **__: by.name != "all_gather")
 
 
 def exchanged(x: jax.Array, axes: Axes, split: int, joined: int) -> jax.Array:

@@ -112,14 +112,9 @@ def _on_mesh(
             return collectives.scattered(y_BTD, hidden, 1)
         return collectives.total(y_BTD, hidden)
 
-    # All but weights that were gathered: they would be all experts of all layers. (Where a block is
-    # computed again its weights are gathered for that, and the same serve the backward pass.)
-    but_weights = functools.partial(
-        jax.checkpoint, policy=lambda by, *_, **__: by.name != "all_gather"
-    )
     chosen = ("batch", "length", "whole")
     return jax.shard_map(
-        but_weights(on_device) if keeps else on_device,
+        collectives.gathering_again(on_device) if keeps else on_device,
         mesh=mesh,
         in_specs=(
             spec(("batch", "length", "act_embed"), x_BTD),

@@ -7,7 +7,6 @@ the whole row on every device, and gathers the whole gradient. Quantized product
 each row that is summed over has one scale, which devices would have to agree on.)
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -47,16 +46,12 @@ def summing(mesh: Mesh, multiply: Multiply, keeps: bool) -> Multiply:
                 return collectives.scattered(y_BTD, tensor, 1)
             return collectives.total(y_BTD, tensor)
 
-        # All but weights that were gathered: they would be those of all layers.
-        but_weights = functools.partial(
-            jax.checkpoint, policy=lambda by, *_, **__: by.name != "all_gather"
-        )
         given = ("batch", "length", *summed), (*summed, "embed")
         result = ("batch", "act_length", "act_embed")
         specs: Any = [sharding(mesh, a, of.shape).spec for a, of in zip(given, (x, w), strict=True)]
         to: Any = sharding(mesh, result, (*x.shape[:2], w.shape[-1])).spec
         return jax.shard_map(
-            but_weights(on_device) if keeps else on_device,
+            collectives.gathering_again(on_device) if keeps else on_device,
             mesh=mesh,
             in_specs=tuple(specs),
             out_specs=to,
