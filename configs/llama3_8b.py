@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.evaluation.batch_size = 256
     config.checkpoint.every = 1000
     config.layouts = {
-        "v5e-256": {"train": {"accumulation": 2}},
+        "v5e-256": {"model": {"remat": "save_attention"}, "train": {"accumulation": 1}},
         "v6e-256": {"train": {"accumulation": 2}},
         "v5p-64": {"train": {"accumulation": 4}},
     }

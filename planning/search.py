@@ -269,7 +269,7 @@ def described(one: Candidate) -> str:
     split = " x ".join(
         f"{key.partition('.')[2]}={size}"
         for key, size in one.flags.items()
-        if key.startswith("mesh.") and size != 1
+        if key.startswith("mesh.") and size not in (0, 1)
     )
     return (
         f"{split or 'one device'}, accumulation {one.flags['train.accumulation']}, "
