@@ -5,13 +5,14 @@
 No TPU is needed, but libtpu. Each result of bench/published.py has a recipe: shape, chips, mesh,
 rows, what is kept and what is offloaded. The step of that run is compiled as train.py would compile
 it, and its time predicted as plan.py does (planning/prediction.py). So what is compared is a
-prediction of our program with a measurement of theirs. One process a result, one after the other.
+prediction of our program with a measurement of theirs. As many at a time as there are processors.
 """
 
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,18 @@ def main(argv: list[str]) -> None:
     if unknown := sorted(set(KEYS.value) - set(known)):
         sys.exit(f"error: --rows={unknown[0]}: there are {', '.join(known)}")
     found: dict[str, dict[str, Any]] = {}
-    for key in KEYS.value or DEFAULT:
-        one = found[key] = predict(key)
-        environment = one.pop("environment")
-        if predicted := one.get("predicted_s"):
-            error = f"predicted {predicted:.3f} s, {predicted / one['published_s'] - 1:+.1%}"
-        else:
-            error = "does not fit: not predicted"
-        print(f"{key}: published {one['published_s']:.3f} s, {error}", flush=True)
-        # After each: what is done by then is kept if a later one fails.
-        results.write({"rows": found}, environment)
+    keys = KEYS.value or DEFAULT
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for key, one in zip(keys, pool.map(predict, keys), strict=True):
+            found[key] = one
+            environment = one.pop("environment")
+            if predicted := one.get("predicted_s"):
+                error = f"predicted {predicted:.3f} s, {predicted / one['published_s'] - 1:+.1%}"
+            else:
+                error = "does not fit: not predicted"
+            print(f"{key}: published {one['published_s']:.3f} s, {error}", flush=True)
+            # After each: what is done by then is kept if a later one fails.
+            results.write({"rows": found}, environment)
 
 
 if __name__ == "__main__":
