@@ -90,7 +90,10 @@ def _search(config: RunConfig) -> None:
         raise UserError(
             "no layout that was compiled fits: take more chips, or raise --search_minutes"
         )
-    print("\nthe fastest:\n" + " ".join(f"--config.{k}={v}" for k, v in best.flags.items()))
+    own = found[0].flags
+    changed = {key: value for key, value in best.flags.items() if value != own[key]}
+    flags = " ".join(text.flag(f"config.{key}", value) for key, value in changed.items())
+    print(f"\nthe fastest:\n{flags or 'the config as it stands'}")
 
 
 if __name__ == "__main__":
