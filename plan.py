@@ -90,7 +90,7 @@ def _search(config: RunConfig) -> None:
         raise UserError(
             "no layout that was compiled fits: take more chips, or raise --search_minutes"
         )
-    own = found[0].flags
+    own = search.flags_of(config, here.devices)
     changed = {key: value for key, value in best.flags.items() if value != own[key]}
     flags = " ".join(text.flag(f"config.{key}", value) for key, value in changed.items())
     print(f"\nthe fastest:\n{flags or 'the config as it stands'}")

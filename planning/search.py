@@ -80,7 +80,7 @@ def search(
     began = time.monotonic()
     ranked = rank(config, topology)
     say(f"{len(ranked)} layouts can be; estimated in {time.monotonic() - began:.0f} s")
-    own = _flags(config, topology.devices)
+    own = flags_of(config, topology.devices)
     queue = [Candidate(own, estimate(config, topology))]
     queue += [one for one in _unlike_first(ranked) if one.flags != own]
     return _compiled(queue, arguments, began + limit_s, say)
@@ -101,7 +101,7 @@ def rank(config: RunConfig, topology: Topology) -> list[Candidate]:
         except UserError:
             continue
         if guess.timing and (not guess.usable or guess.peak <= _ROOM * guess.usable):
-            found.append(Candidate(_flags(one, topology.devices), guess))
+            found.append(Candidate(flags_of(one, topology.devices), guess))
     return sorted(found, key=lambda c: c.estimate.timing.step_s if c.estimate.timing else 0.0)
 
 
@@ -184,8 +184,8 @@ def _divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def _flags(config: RunConfig, devices: int) -> Flags:
-    """What `candidates` sets."""
+def flags_of(config: RunConfig, devices: int) -> Flags:
+    """What `candidates` sets, as a config has it."""
     mesh = {f"mesh.{axis}": size for axis, size in config.mesh.sizes(devices).items()}
     return mesh | {
         "mesh.rounds": config.mesh.rounds,

@@ -40,7 +40,7 @@ def test_every_layout_can_be(kind: str) -> None:
     }
     assert {"data", "fsdp", "tensor", "pipeline"} <= axes
     assert ("expert" in axes) == (kind == "experts") and ("context" in axes) == (kind == "long")
-    keys = [json.dumps(search._flags(one, V5E.devices)) for one in found]
+    keys = [json.dumps(search.flags_of(one, V5E.devices)) for one in found]
     assert len(keys) == len(set(keys)) > 50, "each once"
     for one in found[:: len(found) // 40]:
         check(one, V5E.devices)
@@ -59,7 +59,7 @@ def test_the_fastest_that_may_fit_come_first() -> None:
     (left_out,) = (
         one
         for one in search.candidates(run, V5E.devices)
-        if given.items() <= search._flags(one, V5E.devices).items()
+        if given.items() <= search.flags_of(one, V5E.devices).items()
     )
     assert estimate(left_out, V5E).peak > 1.1 * estimate(left_out, V5E).usable
     kinds = [one.flags | {"mesh.data": 0, "mesh.fsdp": 0} for one in search._unlike_first(ranked)]
@@ -97,7 +97,7 @@ print(json.dumps({"fits": fits, "needed": 10, "memory": 5, "time": time}))
 
 
 def own(run: RunConfig) -> dict[str, Any]:
-    return search._flags(run, V5E.devices)
+    return search.flags_of(run, V5E.devices)
 
 
 def test_the_best_is_the_fastest_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
