@@ -61,7 +61,7 @@ def measure(name: str, **options: Any) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     del argv
     try:
-        import libtpu  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        import libtpu  # noqa: F401
     except ImportError:
         sys.exit("error: needs libtpu: `make setup EXTRA=tpu`")
     found = {}
