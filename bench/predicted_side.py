@@ -29,7 +29,7 @@ def run_of(row: Published) -> RunConfig:
         data=DataConfig(source="python_stdlib", sequence_length=row.length),
         mesh=MeshConfig(**sizes),
         train=TrainConfig(batch_size=round(row.rows * row.chips)),
-        evaluation=EvaluationConfig(batch_size=row.chips),
+        evaluation=EvaluationConfig(batch_size=parse(row.topology, row.slices).devices),
     )
 
 
