@@ -20,8 +20,10 @@ from absl import flags
 
 import commands
 from configs import flags as config_flags
+from configs.layouts import AUTO, NONE
 from errors import UserError
 from planning import devices, search, text
+from planning.hardware import name_of
 from planning.plan import make_plan, read_config
 from planning.topology import Topology, parse
 from training.config import RunConfig
@@ -56,7 +58,9 @@ def main(job: commands.Job) -> None:
     if SEARCH.value:
         _search(config)
         return
-    plan = make_plan(config, topology(), COMPILE.value)
+    asked = CONFIG.value.layout
+    name = (name_of(topology()) if asked == AUTO else asked) if layout else NONE
+    plan = make_plan(config, topology(), COMPILE.value, name)
     if JSON.value:
         print(json.dumps(plan.to_dict(), indent=1))
     else:

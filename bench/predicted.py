@@ -44,7 +44,7 @@ DEFAULT = (
 
 
 def predict(key: str) -> dict[str, Any]:
-    """What is predicted of one result, from a process of its own."""
+    """What is predicted of one result, from a process of its own; nothing if that fails."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.predicted_side", key],
         cwd=_ROOT,
@@ -54,9 +54,17 @@ def predict(key: str) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        sys.exit(f"error: {key} does not compile (see above)")
+        return {}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def _described(one: dict[str, Any]) -> str:
+    published, predicted = one["published_s"], one.get("predicted_s")
+    if not predicted:
+        return f"published {published:.3f} s, does not fit: not predicted"
+    error = predicted / published - 1
+    return f"published {published:.3f} s, predicted {predicted:.3f} s, {error:+.1%}"
 
 
 def main(argv: list[str]) -> None:
@@ -65,18 +73,21 @@ def main(argv: list[str]) -> None:
     if unknown := sorted(set(KEYS.value) - set(known)):
         sys.exit(f"error: --rows={unknown[0]}: there are {', '.join(known)}")
     found: dict[str, dict[str, Any]] = {}
+    failed: list[str] = []
+    environment: dict[str, str] | None = None
     keys = KEYS.value or DEFAULT
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for key, one in zip(keys, pool.map(predict, keys), strict=True):
-            found[key] = one
-            environment = one.pop("environment")
-            if predicted := one.get("predicted_s"):
-                error = f"predicted {predicted:.3f} s, {predicted / one['published_s'] - 1:+.1%}"
+            if one:
+                found[key] = one
+                environment = one.pop("environment")
+                print(f"{key}: {_described(one)}", flush=True)
             else:
-                error = "does not fit: not predicted"
-            print(f"{key}: published {one['published_s']:.3f} s, {error}", flush=True)
-            # After each: what is done by then is kept if a later one fails.
-            results.write({"rows": found}, environment)
+                failed.append(key)
+                print(f"{key}: failed (see above)", flush=True)
+            # After each: what is done by then is kept if a later one is stopped.
+            results.write({"rows": found, "failed": failed}, environment)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def _tpu(result: Result) -> Iterator[str]:
         kernels = "; ".join(
             f"`{name}` x {k['calls']}: {k['flops'] / 1e12:.1f} TFLOP, {k['bytes'] / 1e9:.1f} GB"
             for name, k in one["kernels"].items()
+            if k["calls"]
         )
         exchanged = "; ".join(
             f"{kind} {size / 1e9:.1f}" for kind, size in sorted(one["exchanges"].items())
@@ -193,8 +194,8 @@ def _predicted(result: Result) -> Iterator[str]:
             f"{one['needed'] / 1e9:.0f} of {one['available'] / 1e9:.0f} |"
         )
     yield from _table(
-        "| | chips | mesh | a chip | a block keeps | published, s | predicted, s | | "
-        "estimated | GB |",
+        "| | chips | mesh | a chip | a block keeps | published, s | predicted, s | error | "
+        "estimate's error | GB |",
         rows,
     )
     yield ""
@@ -203,6 +204,8 @@ def _predicted(result: Result) -> Iterator[str]:
         f"{max(errors):.1%}; of {len(guesses)} estimates without a compiler {median(guesses):.1%} "
         f"and {max(guesses):.1%}."
     )
+    if failed := result.get("failed"):
+        yield f"Not predicted, since it failed: {', '.join(failed)}."
 
 
 TABLES: dict[str, Callable[[Result], Iterator[str]]] = {

@@ -35,7 +35,7 @@ def to_decode(
     if mesh.shape["pipeline"] == 1:
         return model, params, mesh
     config = model.config
-    sizes = config.num_heads, config.mlp_dim, config.padded_vocab_size
+    sizes = config.num_heads, *config.mlp_widths, config.padded_vocab_size
     to = reshaped(mesh, decoding_mesh(mesh.size, *sizes))
     outline = parameters.outline(config, means(to, config))
     params = LayerOrder(mesh, rounds, parameters.stacked(model)).by_depth(params)

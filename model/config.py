@@ -60,7 +60,8 @@ class ModelConfig:
       logits_mb: memory for float32 logits on a device: so many MB of them exist at a time in the
         loss, and half as much of their gradient. Larger parts of the sequence read the table, and
         add to its gradient, less often. (Where `tensor` or `pipeline` leave a device fewer logits
-        of a token than it has features, it is the features that have so much.)
+        of a token than it has features, it is the features that have so much. Parts of the table's
+        gradient that cross the devices at a time are no larger either.)
       moe: mixtures of experts in the place of MLPs (model/moe_config.py).
     """
 

@@ -43,9 +43,10 @@ def policy(config: ModelConfig) -> Policy | None:
 def naming(config: ModelConfig) -> Name:
     """What gives a tensor of a block its name.
 
-    Rows of what waits in the host's memory lie there one after the other, as the backward pass
-    reads them: the compiler of TPUs would lay them otherwise, and then bring those of all layers
-    back at once to lay them anew.
+    Rows [B, T, D] and [B, T, F] of what waits in the host's memory lie there one after the other,
+    as the backward pass reads them: the compiler of TPUs would lay them otherwise, and then bring
+    those of all layers back at once to lay them anew. What is split into heads it lays alike in
+    both passes, head by head.
     """
 
     def named(x: jax.Array, name: str) -> jax.Array:

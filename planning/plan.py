@@ -35,6 +35,7 @@ class Plan:
     """Attributes:
     config: of the run; its vocabulary is known.
     topology: the hardware.
+    layout: the name of that which was applied to the config (configs/layouts.py), or "none".
     sizes: devices along each mesh axis.
     notes: what a person should know of the layout.
     tensors: what a device holds from step to step.
@@ -47,6 +48,7 @@ class Plan:
 
     config: RunConfig
     topology: Topology
+    layout: str
     sizes: dict[str, int]
     notes: tuple[str, ...]
     tensors: list[Tensor]
@@ -93,7 +95,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain values."""
-        shallow = ("sizes", "notes", "reason", "seconds")
+        shallow = ("layout", "sizes", "notes", "reason", "seconds")
         plain = {name: getattr(self, name) for name in shallow}
         plain |= {"config": self.config.to_dict(), "time": None, "program": None}
         if self.time is not None:
@@ -103,7 +105,8 @@ class Plan:
             }
         plain["topology"] = {"name": self.topology.name, "slices": self.topology.slices}
         plain["remedies"] = [
-            one._asdict() | {"topology": one.topology.name} for one in self.remedies
+            one._asdict() | {"topology": one.topology.name, "slices": one.topology.slices}
+            for one in self.remedies
         ]
         plain["tensors"] = [one._asdict() for one in self.tensors]
         plain["estimate"] = _plain(self.estimate) | {"timing": None}
@@ -159,13 +162,16 @@ def read_config(
     return door.with_vocabulary(run, ids), layout
 
 
-def make_plan(config: RunConfig, topology: Topology, compiling: bool = True) -> Plan:
+def make_plan(
+    config: RunConfig, topology: Topology, compiling: bool = True, layout: str = layouts.NONE
+) -> Plan:
     """Plans a run.
 
     Args:
       config: see read_config.
       topology: the hardware.
       compiling: whether to ask the compiler, where there is one.
+      layout: that was applied to the config.
 
     Raises:
       UserError: the layout cannot be.
@@ -185,7 +191,9 @@ def make_plan(config: RunConfig, topology: Topology, compiling: bool = True) -> 
     if found is not None and topology.chip is not None:
         predicted = Clock(topology, sizes).predicted(found)
     guess = estimate(config, topology)
-    return Plan(config, topology, sizes, notes, tensors, guess, found, reason, took, predicted)
+    return Plan(
+        config, topology, layout, sizes, notes, tensors, guess, found, reason, took, predicted
+    )
 
 
 @contextmanager

@@ -52,16 +52,17 @@ def remedies(config: RunConfig, topology: Topology, needed: int) -> list[Remedy]
     """
     more = max(0, needed - estimate(config, topology).peak)
     changes = list(_changes(config, topology.devices))
-    found: list[Remedy] = []
+    best: list[Remedy] = []
     for number in range(1, _CHANGES + 1):
+        found: list[Remedy] = []
         for some in itertools.combinations(changes, number):
             flags = {key: value for one in some for key, value in one.items()}
             if len(flags) == sum(map(len, some)):  # no two values of one key
                 found += _enough(config, flags, topology, more)
-        if found:
+        found.sort(key=lambda one: one.step_s)
+        best = list(itertools.islice((one for one in found if _can_be(config, one)), _TOLD))
+        if best:
             break
-    found.sort(key=lambda one: one.step_s)
-    best = itertools.islice((one for one in found if _can_be(config, one)), _TOLD)
     return [*best, *itertools.islice(_on_more(config, topology, more), 1)]
 
 
@@ -78,13 +79,13 @@ def _enough(config: RunConfig, flags: Flags, topology: Topology, more: int) -> I
 
 
 def _on_more(config: RunConfig, topology: Topology, more: int) -> Iterator[Remedy]:
-    """With twice as many chips, four times, and so on, that share all that `fsdp` splits."""
-    for times in (2**n for n in range(1, _DOUBLED + 1)):
-        try:
-            on = larger(topology, times)
-        except UserError:  # there are none so large
-            return
-        sizes = config.mesh.sizes(topology.devices)
+    """With twice as many chips, four times, and so on, that share all that `fsdp` splits; of slices
+    that are the largest there are, as many more.
+    """
+    sizes = config.mesh.sizes(topology.devices)
+    for doubled in (2**n for n in range(1, _DOUBLED + 1)):
+        on = larger(topology, doubled)
+        times = on.devices // topology.devices
         flags: Flags = {"mesh.fsdp": sizes["fsdp"] * times}
         ways = times * sizes["data"] * sizes["fsdp"] * sizes["expert"] * sizes["pipeline"]
         if over := config.evaluation.batch_size % ways:

@@ -132,6 +132,9 @@ def _mended(plan: Plan) -> Iterator[str]:
     for one in plan.remedies:
         flags = [flag(f"config.{key}", value) for key, value in one.flags.items()]
         if one.topology != plan.topology:
+            # Its own layout would change what was estimated.
+            flags.insert(0, flag("config.layout", plan.layout))
+            flags.insert(0, flag("slices", one.topology.slices))
             flags.insert(0, flag("topology", one.topology.name))
         rows.append((f"{one.bytes / 1e9:,.2f}", f"{one.step_s * 1e3:,.0f}", " ".join(flags)))
     yield from table(rows, "01")
@@ -192,7 +195,7 @@ def _time(plan: Plan) -> Iterator[str]:
         ("other fusions and copies", found.other),
         ("kernels", found.kernels),
         ("exchanges that are waited for", found.exposed),
-        ("copies to the hosts and to VMEM that are", found.copies),
+        ("copies that are waited for, to hosts and VMEM", found.copies),
         ("all in all", found.step),
     ]
     yield from table([("of", "ms"), *((name, f"{t * 1e3:,.1f}") for name, t in parts if t)], "1")

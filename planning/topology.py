@@ -165,14 +165,15 @@ def arrangement(chip: str, chips: int) -> str:
 
 
 def larger(topology: Topology, times: int) -> Topology:
-    """The same chips, so many times as many, over as many slices.
-
-    Raises:
-      UserError: there are none so large.
+    """The same chips, so many times as many or the next arrangement that has more; more slices,
+    where there are none so large.
     """
     chip = topology.chip
     name = chip.name if chip else CPU
     if chip is None or not isinstance(chip.links, Torus):
         return parse(f"{name}:{topology.chips * times}")
     arranged = arrangement(name, topology.chips // topology.slices * times)
-    return parse(f"{name}:{arranged}", topology.slices)
+    try:
+        return parse(f"{name}:{arranged}", topology.slices)
+    except UserError:
+        return parse(topology.name, topology.slices * times)

@@ -53,7 +53,7 @@ def is_ragged(mesh: Mesh) -> bool:
     """Whether only the rows there are travel between devices, or all the room for them does.
 
     CPUs cannot, nor can more than 16 chips of v5e: its compiler has no ragged exchange for their
-    links (libtpu 0.0.52).
+    links (libtpu 0.0.52). So that fewer compute what more do, v5e never does.
     """
     device = mesh.devices.flat[0]
     return device.platform != "cpu" and device.device_kind != "TPU v5 lite"

@@ -81,7 +81,10 @@ def test_what_would_mend_it_is_told_as_flags(ended):
     done = ended["mended"]
     assert done.returncode == 3, done.stderr
     assert "what would mend it" in done.stdout
-    assert "--topology=v5e:8x16 --config.mesh.fsdp=128" in done.stdout
+    (more_chips,) = (line for line in done.stdout.splitlines() if "--topology=" in line)
+    assert more_chips.endswith(
+        "--topology=v5e:8x16 --slices=1 --config.layout=none --config.mesh.fsdp=128"
+    )
 
 
 def test_the_layout_is_told(ended):

@@ -193,6 +193,25 @@ def test_megablox_multiplies_as_xla_does(sizes: tuple[int, ...], transposed: boo
     assert not np.asarray(found(by_megablox)[0][1][sum(sizes) :]).any()
 
 
+@pytest.mark.parametrize(
+    ("rows", "experts", "inner", "outer"),
+    [(16384, 8, 4096, 14336), (24576, 64, 2048, 1408), (2048, 1, 14336, 4096), (256, 8, 96, 80)],
+)
+def test_tiles_fit_and_read_little(rows: int, experts: int, inner: int, outer: int) -> None:
+    """What a kernel holds of VMEM, written out: two of each tile, and sums in float32."""
+    product = megablox._of_product(rows, inner, outer, experts)
+    gradient = megablox._of_gradient(rows, inner, outer, experts)
+    for tiles, sums in ((product, product.rows), (gradient, gradient.inner)):
+        m, k, n = tiles
+        assert 4 * (m * k + k * n + m * n) + 4 * sums * n <= 14 << 20
+        assert rows % m == 0 and m in (128, 256, 512)
+        assert all(part == size or part % 128 == 0 for part, size in ((k, inner), (n, outer)))
+    # Not much more than one reading of each matrix, and of each row once for every tile of columns.
+    wide = -(-outer // product.outer)
+    assert product.inner == inner or inner > 8192, "else each matrix is read for every tile of rows"
+    assert wide <= -(-outer // 512)
+
+
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 @pytest.mark.parametrize(
     ("rows", "experts", "inner", "outer"),

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from errors import UserError
 from model.config import ModelConfig
+from planning import remedies as module
 from planning import text
 from planning.analytic.estimate import estimate
 from planning.plan import Plan, make_plan
 from planning.remedies import Flags, remedies
 from planning.topology import parse
 from tests.planning.runs import LLAMA, run_of
-from training.config import RunConfig
+from training.config import EvaluationConfig, RunConfig
 
 V5E = parse("v5e:2x2")
 SMALL = dataclasses.replace(
@@ -90,6 +92,36 @@ def test_they_are_told_as_flags() -> None:
             assert f"--config.{key}={value}" in lines
     assert plan.to_dict()["remedies"][0]["flags"] == plan.remedies[0].flags
     assert text.flag("a", ("block",)) == "\"--a=('block',)\""
+
+
+def test_what_cannot_be_is_no_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then more changes are tried, one at a time no more."""
+    run = run_of(SMALL, 64, 2048)
+    guess = estimate(run, V5E).peak
+    first = remedies(run, V5E, guess)
+    one = [remedy for remedy in first if remedy.topology == V5E]
+    assert {len(remedy.flags) for remedy in one} == {1}
+
+    def check(config: RunConfig, devices: int) -> None:
+        changes = [config.model != run.model, config.train != run.train, config.mesh != run.mesh]
+        if sum([*changes, config.optimizer != run.optimizer]) < 2:
+            raise UserError("so few changes cannot be")
+
+    monkeypatch.setattr(module, "check", check)
+    found = remedies(run, V5E, guess)
+    assert found and {len(remedy.flags) for remedy in found} == {2}
+
+
+def test_more_chips_keep_the_layout_and_may_be_more_slices() -> None:
+    run = run_of(dataclasses.replace(LLAMA, num_layers=100), 512, 8192)
+    run = dataclasses.replace(run, evaluation=EvaluationConfig(batch_size=256))
+    full = parse("v5e:16x16")
+    plan = make_plan(run, full, compiling=False, layout="v5e-256")
+    more = plan.remedies[-1]
+    assert more.topology.shape == (16, 16) and more.topology.slices > 1
+    assert more.flags["mesh.fsdp"] == more.topology.devices
+    flags = f"--topology=v5e:16x16 --slices={more.topology.slices} --config.layout=v5e-256"
+    assert flags in "\n".join(text.told(plan))
 
 
 def test_none_where_nothing_helps() -> None:
