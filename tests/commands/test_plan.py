@@ -90,7 +90,7 @@ def test_what_would_mend_it_is_told_as_flags(ended):
 def test_the_layout_is_told(ended):
     done = ended["layout"]
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("layout v5e-256: train.accumulation=2")
+    assert done.stderr.startswith("layout v5e-256: model.remat=save_attention, ")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def in_the_loop(workdir: Path) -> bool:
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("axis", [pytest.param("data", marks=SLOW), "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
 def test_killed_and_resumed_is_the_uninterrupted_run(podium: Commands, tmp_path, axis):
     mesh = ("--config.mesh.data=1", f"--config.mesh.{axis}=2")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -75,7 +76,7 @@ def test_two_processes_train_as_one(
                 assert two[key] == pytest.approx(value, rel=1e-5), key
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=SLOW)])
 def test_a_signal_to_one_stops_both_after_the_same_step(podium: Commands, tmp_path, which):
     workdir = tmp_path / "run"
     pair = podium.pair(podium.train(workdir, *LONG))

@@ -132,7 +132,8 @@ def test_none_where_nothing_helps() -> None:
     assert "no change of layout mends it" in "\n".join(text.told(plan))
 
 
-@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
 def test_the_compiler_agrees(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled, it does not fit; with the changes it does."""
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")

@@ -118,7 +118,7 @@ SLOW = pytest.mark.slow
             dataclasses.replace(FOUR, remat="full"),
             2,
         ),
-        (MeshConfig(data=1, fsdp=2, pipeline=2, microbatches=2), OTHER, 1),
+        pytest.param(MeshConfig(data=1, fsdp=2, pipeline=2, microbatches=2), OTHER, 1, marks=SLOW),
         pytest.param(MeshConfig(data=2, pipeline=4, microbatches=2), FOUR, 1, marks=SLOW),
         pytest.param(
             MeshConfig(data=1, fsdp=2, tensor=2, pipeline=2),

@@ -27,6 +27,7 @@ def losses(kind: Quantization, sizes: tuple[int, int, int], remat: Remat = "none
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_as_float32_does(kind: Quantization) -> None:
     exact, found = losses("none", (1, 1, 1)), losses(kind, (1, 1, 1))
