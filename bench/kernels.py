@@ -9,6 +9,7 @@ the beginning of a line of blocks, the block, and the end of the line. planning/
 numbers.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -104,6 +105,8 @@ def compile_for(topology: str, size: int) -> None:
 
 def main(argv: list[str]) -> None:
     del argv
+    if importlib.util.find_spec("libtpu") is None:
+        sys.exit("error: needs libtpu: `make setup EXTRA=tpu`")
     found: dict[str, Any] = {}
     for name, chip in CHIPS.items():
         if isinstance(chip.links, Torus):
