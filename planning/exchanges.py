@@ -196,8 +196,10 @@ def _begins(
         )
         kind = _TYPES.get(transfer, transfer.lower().replace("_", "-"))
         return [(instruction.name, _Open(send, computation, kind, True))]
-    if instruction.op == "async-start":
-        inside = module.computations.get(instruction.calls, {})
+    if instruction.op in ("async-start", "custom-call-update"):
+        # Units that exchange by themselves are started first, and then told of what.
+        start = instruction if instruction.calls else computation.get(instruction.operands[0])
+        inside = module.computations.get(start.calls, {}) if start else {}
         return [
             (instruction.name, _Open(one, inside, one.op, True))
             for one in inside.values()

@@ -189,6 +189,11 @@ TPU = """HloModule jit_step, is_scheduled=true, num_partitions=8
   ROOT %reduce-scatter.5 = f32[2,8]{1,0} reduce-scatter(%p.5), channel_id=7, replica_groups=[4,2]<=[4,2], use_global_device_ids=true, dimensions={0}, to_apply=%sum, metadata={op_name="wrapped"}
 }
 
+%apart (p.8: bf16[4,8]) -> bf16[8,8] {
+  %p.8 = bf16[4,8]{1,0} parameter(0)
+  ROOT %all-gather.8 = bf16[8,8]{1,0} all-gather(%p.8), channel_id=9, replica_groups={{0,2},{1,3},{4,6},{5,7}}, dimensions={0}, use_global_device_ids=true, metadata={op_name="apart"}
+}
+
 %negated (p.6: bf16[8,8]) -> bf16[8,8] {
   %p.6 = bf16[8,8]{1,0} parameter(0)
   ROOT %n.6 = bf16[8,8]{1,0} negate(%p.6)
@@ -233,7 +238,10 @@ ENTRY %main (a: bf16[4,8], x: bf16[8,8], g: f32[8,8], h: f32[4,8]) -> bf16[8,8] 
   %into = (s32[], bf16[8,8]{1,0}) tuple(%zero.1, %x.1)
   %loop = (s32[], bf16[8,8]{1,0}) while(%into), condition=%less, body=%body
   %async-collective-done = bf16[8,8]{1,0} fusion(%a), kind=kCustom, calls=%end
+  %units = ((), (), s32[4]{0}) custom-call-start(), async_execution_thread="sparsecore", custom_call_target="TODO", called_computations={%apart}
+  %told = ((bf16[4,8]{1,0}), bf16[8,8]{1,0}, s32[4]{0}) custom-call-update(%units, %a)
   %fusion.2 = f32[4,8]{1,0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.4, backend_config={"estimated_cycles":"1"}
+  %heard = bf16[8,8]{1,0} custom-call-done(%told)
   %after.1 = f32[2,8]{1,0} async-done(%after)
   ROOT %r = bf16[8,8]{1,0} fusion(%async-collective-done), kind=kLoop, calls=%negated, backend_config={"estimated_cycles":"5"}
 }
@@ -245,7 +253,7 @@ def test_the_forms_of_programs_for_tpus() -> None:
     taken = steps_of(TPU, Grid(sizes, tuple(range(8)), (0,) * 8))
     found = {e.source.name or e.kind: e for e in exchanges(taken)}
     works = {name: beside(taken, e.name) or Work() for name, e in found.items()}
-    assert len(found) == 4
+    assert len(found) == 5
     gathered = found["gathered"]  # once, though four fusions have it
     assert (gathered.kind, gathered.axes, gathered.sent) == ("all-gather", ("tensor",), 4 * 8 * 2)
     assert gathered.asynchronous and works["gathered"].cycles == 100 + 4 * 10
@@ -256,6 +264,9 @@ def test_the_forms_of_programs_for_tpus() -> None:
     wrapped = found["wrapped"]
     assert (wrapped.kind, wrapped.axes, wrapped.sent) == ("reduce-scatter", ("tensor",), 64)
     assert works["wrapped"].cycles == 100 + 4 * 10 + 1
+    apart = found["apart"]
+    assert (apart.kind, apart.axes, apart.sent) == ("all-gather", ("fsdp",), 4 * 8 * 2)
+    assert apart.asynchronous and works["apart"].cycles == 1
     moved = found["collective-permute"]
     assert (moved.axes, moved.devices) == (("data", "fsdp"), 4)
     assert (moved.times, moved.sent, works["collective-permute"].cycles) == (4, 8 * 8 * 2, 10)
