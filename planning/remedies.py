@@ -23,6 +23,7 @@ _REMAT = ("none", "save_dots", "save_attention", "full")  # from the fastest to 
 _LEAST_LOGITS_MB = 64
 
 Flags = dict[str, Any]
+"""Dotted keys of a config, and their values."""
 
 
 class Remedy(NamedTuple):
@@ -85,20 +86,19 @@ def _on_more(config: RunConfig, topology: Topology, more: int) -> Iterator[Remed
     sizes = config.mesh.sizes(topology.devices)
     for doubled in (2**n for n in range(1, _DOUBLED + 1)):
         on = larger(topology, doubled)
-        times = on.devices // topology.devices
-        flags: Flags = {"mesh.fsdp": sizes["fsdp"] * times}
-        ways = times * sizes["data"] * sizes["fsdp"] * sizes["expert"] * sizes["pipeline"]
+        fsdp = sizes["fsdp"] * on.devices // topology.devices
+        flags: Flags = {"mesh.fsdp": fsdp}
+        ways = sizes["data"] * fsdp * sizes["expert"] * sizes["pipeline"]
         if over := config.evaluation.batch_size % ways:
             flags["evaluation.batch_size"] = config.evaluation.batch_size + ways - over
         yield from (one for one in _enough(config, flags, on, more) if _can_be(config, one))
 
 
 def _changes(config: RunConfig, devices: int) -> Iterator[Flags]:
-    """Each by itself, and that it costs little: nothing that a config has already."""
+    """Each by itself; none that the config has already."""
     model, sizes = config.model, config.mesh.sizes(devices)
-    if model.remat in _REMAT:
-        for remat in _REMAT[_REMAT.index(model.remat) + 1 :]:
-            yield {"model.remat": remat}
+    for remat in _REMAT[_REMAT.index(model.remat) + 1 :]:
+        yield {"model.remat": remat}
     times = 2 * config.train.accumulation
     while times <= config.train.batch_size:
         yield {"train.accumulation": times}

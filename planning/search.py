@@ -23,6 +23,7 @@ from model import parameters
 from model.config import Remat
 from planning.analytic.estimate import Estimate, estimate
 from planning.layout import abstract_mesh
+from planning.remedies import Flags
 from planning.topology import Topology
 from sharding import schedule
 from sharding.table import validate
@@ -34,9 +35,6 @@ _MOST_STAGES = 16
 _ROUNDS = (1, 2, 4)
 _LONG = 32_768  # tokens of a row from which `context` is tried
 _ROOM = 1.1  # how much more than there is an estimate may be for a layout to be compiled
-
-Flags = dict[str, Any]
-"""What a layout sets: dotted keys of a config, and their values."""
 
 
 class Candidate(NamedTuple):

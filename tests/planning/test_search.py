@@ -133,24 +133,14 @@ def test_on_tpus() -> None:
     pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: pip install libtpu")
     command = [sys.executable, "plan.py", "--config=configs/tiny.py", "--topology=v5e:2x2"]
     command += ["--config.model.dtype=bfloat16"]
-    done = subprocess.run(
-        [*command, "--search", "--search_minutes=1.5"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    _, best = done.stdout.split("\nthe fastest:\n")
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    _, best = run("--search", "--search_minutes=1.5").split("\nthe fastest:\n")
     flags = [] if best.startswith("the config") else best.split()
-    again = subprocess.run(
-        [*command, *flags, "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["fits"]
+    assert json.loads(run(*flags, "--json"))["fits"]
