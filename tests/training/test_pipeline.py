@@ -111,7 +111,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "model", "accumulation"),
     [
-        (MeshConfig(data=1, pipeline=2), FOUR, 1),
+        pytest.param(MeshConfig(data=1, pipeline=2), FOUR, 1, marks=SLOW),
         (MeshConfig(data=1, pipeline=4, rounds=2, microbatches=8), EIGHT, 1),
         (
             MeshConfig(data=2, tensor=2, pipeline=2, rounds=2),
