@@ -108,6 +108,7 @@ def test_different_configs(podium: Commands, tmp_path):
         assert "config.train.seed is 0 on process 0, 7 on process 1" in line
 
 
+@SLOW
 def test_different_workdirs(podium: Commands, tmp_path):
     pair = podium.pair(podium.train(tmp_path / "one"), podium.train(tmp_path / "two"))
     for ended in pair.wait(60):

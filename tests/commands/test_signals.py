@@ -12,7 +12,9 @@ import pytest
 
 from tests.running import ROOT, Commands, assert_same_run, metrics, wait_for
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+BOTH = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 PROMPT_S = 20  # a notice of pre-emption gives 30
 
 

@@ -44,7 +44,7 @@ def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -
     [
         (dict(context=8), "plain", "ring"),  # chunks of one token
         (dict(context=2, fsdp=2, tensor=2), "kept", "ring"),
-        (dict(context=2), "learned", "gather"),
+        pytest.param(dict(context=2), "learned", "gather", marks=SLOW),
         pytest.param(dict(context=2), "learned", "ring", marks=SLOW),
         pytest.param(dict(context=4), "grouped", "ring", marks=SLOW),
         pytest.param(dict(context=8), "kept", "gather", marks=SLOW),

@@ -112,6 +112,9 @@ def accumulated(microbatches: int) -> Any:
     return host(run(params(), batch(0)))
 
 
+SLOW = pytest.mark.slow  # eight devices on two cores
+
+
 @pytest.mark.parametrize("microbatches", [2, 4])
 def test_accumulation_is_the_large_batch(microbatches: int) -> None:
     """The losses of the router too, however unequally padding falls on the microbatches."""
@@ -162,7 +165,9 @@ def test_biases_go_up_where_tokens_are_missing() -> None:
     assert nudged(parameters.outline(by_loss), before, load) is before
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "adafactor", "lion"])
+@pytest.mark.parametrize(
+    "name", ["muon", *(pytest.param(name, marks=SLOW) for name in ("adamw", "adafactor", "lion"))]
+)
 def test_no_optimizer_moves_the_biases(name: Any) -> None:
     """One step from biases that are not zero, with weight decay: they move by the rate alone."""
     optimizer = dataclasses.replace(OPTIMIZER, name=name, weight_decay=0.5)
@@ -220,9 +225,6 @@ def trained(model: ModelConfig, accumulation: int, layout: MeshConfig) -> tuple[
         where = np.argsort(order(layout.pipeline, layout.rounds, model.num_layers))
         state.params["blocks"] = jax.tree.map(lambda w: w[where], state.params["blocks"])
     return metrics, state
-
-
-SLOW = pytest.mark.slow  # eight devices on two cores
 
 
 @pytest.mark.parametrize(
