@@ -21,6 +21,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         FROZEN: "vocab_size num_layers embed_dim num_heads num_kv_heads head_dim mlp_dim "
         "max_length vocab_multiple norm norm_eps positions rope_theta mlp bias qk_norm "
         "attention_softcap logit_softcap sliding_window tie_embeddings init_std "
+        "norms norm_offset rope_scaling rope_local_theta qkv_bias qk_norm_over attention_scale "
+        "attention_sinks layer_pattern embed_scale latent "
         "moe.num_experts moe.experts_per_token moe.expert_mlp_dim moe.shared_experts "
         "moe.first_dense moe.scoring moe.renormalise moe.route_scale moe.balance "
         "moe.balance_weight moe.bias_rate moe.router_z_weight",

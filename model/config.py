@@ -3,11 +3,16 @@
 import dataclasses
 from typing import Literal
 
+from model.latent_config import LatentConfig
 from model.moe_config import MoeConfig
+from model.rope_scaling import RopeScaling
 
 Norm = Literal["rmsnorm", "layernorm"]
 Positions = Literal["rope", "learned"]
-Mlp = Literal["swiglu", "gelu"]
+Norms = Literal["pre", "post", "both"]
+Mlp = Literal["swiglu", "geglu", "clamped_swiglu", "gelu"]
+NormOver = Literal["head", "heads"]
+Layers = Literal["local", "global"]
 Dtype = Literal["float32", "bfloat16"]
 Quantization = Literal["none", "int8", "fp8"]
 Remat = Literal["none", "full", "save_dots", "save_attention"]
@@ -37,14 +42,29 @@ class ModelConfig:
       head_dim: size of one head; rotary positions need it even.
       mlp_dim: hidden width of the MLP.
       max_length: longest sequence. With learned positions, the rows of their table.
-      norm, norm_eps: pre-normalisation of each sub-layer and of the output.
+      norm, norm_eps: RMSNorm or LayerNorm, of sub-layers and of the output.
+      norms: of each sub-layer what comes in ("pre"), what goes out, before it is added ("post",
+        OLMo 2), or "both" (Gemma 2).
+      norm_offset: is added to the scales of norms, which start at 1 less (Gemma has 1).
       positions, rope_theta: rotary (Su et al. 2021, half-split form) or a learned table.
-      mlp: SwiGLU (Shazeer 2020) or GELU in its tanh form, as GPT-2 has it.
-      bias: biases on every projection, as GPT-2 has them.
-      qk_norm: normalise queries and keys per head before rotation (Dehghani et al. 2023).
+      rope_scaling: for longer rows (model/rope_scaling.py).
+      rope_local_theta: in local layers rotary positions have this theta, and no scaling; 0: they
+        are the same everywhere (Gemma 3).
+      mlp: SwiGLU, GeGLU (Shazeer 2020; GELU in its tanh form), SwiGLU with bounds as gpt-oss has
+        it (model/mlp.py), or GELU in its tanh form without a gate, as GPT-2 has it.
+      bias: biases on every projection, as GPT-2 has them; those of experts and routers, too.
+      qkv_bias: biases on queries, keys and values alone (Qwen 2).
+      qk_norm: normalise queries and keys before rotation (Dehghani et al. 2023).
+      qk_norm_over: each head for itself ("head"), or all of them together ("heads", OLMo 2).
+      attention_scale: scores are products of queries and keys times this; 0 is head_dim^-1/2.
       attention_softcap: scores become cap * tanh(scores / cap); 0 is off (Gemma 2).
+      attention_sinks: a logit for each head takes part in the softmax and has no value (gpt-oss).
       logit_softcap: the same on the output logits; 0 is off.
       sliding_window: a token sees this many tokens, itself included; 0 sees all before it.
+      layer_pattern: kinds of layers, in turns from the first on: those that are "local" have the
+        window, those that are "global" none. Empty: all have it.
+      embed_scale: embeddings are multiplied by it (Gemma: the square root of embed_dim).
+      latent: queries, keys and values by way of fewer features (model/latent_config.py).
       tie_embeddings: the output projection is the embedding table.
       init_std: standard deviation of all projections and embeddings. Projections that write to
         the residual stream have init_std / sqrt(2 * num_layers) (Radford et al. 2019). Norm
@@ -77,14 +97,25 @@ class ModelConfig:
     spare_vocab: bool = False
     norm: Norm = "rmsnorm"
     norm_eps: float = 1e-5
+    norms: Norms = "pre"
+    norm_offset: float = 0.0
     positions: Positions = "rope"
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling = RopeScaling()
+    rope_local_theta: float = 0.0
     mlp: Mlp = "swiglu"
     bias: bool = False
+    qkv_bias: bool = False
     qk_norm: bool = False
+    qk_norm_over: NormOver = "head"
+    attention_scale: float = 0.0
     attention_softcap: float = 0.0
+    attention_sinks: bool = False
     logit_softcap: float = 0.0
     sliding_window: int = 0
+    layer_pattern: tuple[Layers, ...] = ()
+    embed_scale: float = 1.0
+    latent: LatentConfig = LatentConfig()
     tie_embeddings: bool = True
     init_std: float = 0.02
     dtype: Dtype = "float32"
@@ -103,7 +134,10 @@ class ModelConfig:
         ).split():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("vocab_size", "attention_softcap", "logit_softcap", "sliding_window"):
+        for name in (
+            "vocab_size attention_scale attention_softcap logit_softcap sliding_window "
+            "rope_local_theta"
+        ).split():
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if self.num_heads % self.num_kv_heads:
@@ -112,6 +146,15 @@ class ModelConfig:
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}: rotary positions need an even head size")
+        if self.layer_pattern and not self.sliding_window:
+            raise ValueError(
+                f"layer_pattern={list(self.layer_pattern)}: without sliding_window all layers are "
+                "alike; set that, or leave the pattern empty"
+            )
+        if self.rope_local_theta and "local" not in self.layer_pattern:
+            raise ValueError(f"rope_local_theta={self.rope_local_theta}: no layer is local")
+        if self.latent.kv_rank:
+            self._check_latent()
         for key in ("remat_save", "remat_offload"):
             for name in (names := getattr(self, key)):
                 if name not in TENSORS:
@@ -125,14 +168,29 @@ class ModelConfig:
             of = "num_layers" if scanned == self.num_layers else "num_layers - moe.first_dense"
             raise ValueError(f"scan_unroll={self.scan_unroll} does not divide {of}={scanned}")
 
+    def _check_latent(self) -> None:
+        if self.latent.rope_dim >= self.head_dim:
+            raise ValueError(
+                f"latent.rope_dim={self.latent.rope_dim}: must be less than "
+                f"head_dim={self.head_dim}, of which it is a part"
+            )
+        if self.num_kv_heads != self.num_heads:
+            raise ValueError(
+                f"num_kv_heads={self.num_kv_heads}: with latent.kv_rank every head has its own "
+                f"keys; set it to num_heads={self.num_heads}"
+            )
+        if self.positions != "rope":
+            raise ValueError(f"positions={self.positions!r}: latent.kv_rank goes with 'rope'")
+        for name in ("bias", "qkv_bias", "qk_norm"):
+            if getattr(self, name):
+                raise ValueError(f"{name}=True: latent.kv_rank has none; set it to False")
+
     def _check_experts(self) -> None:
         if self.moe.first_dense >= self.num_layers:
             raise ValueError(
                 f"moe.first_dense={self.moe.first_dense} leaves no layer of "
                 f"num_layers={self.num_layers} to experts: set moe.num_experts=0 for a dense model"
             )
-        if self.bias:
-            raise ValueError("bias=True: experts have no biases; set it to False")
         if self.quantization != "none":
             raise ValueError(
                 f"quantization={self.quantization!r}: products with experts cannot be quantized; "
