@@ -24,8 +24,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         "norms norm_offset rope_scaling rope_local_theta qkv_bias qk_norm_over attention_scale "
         "attention_sinks layer_pattern embed_scale latent "
         "moe.num_experts moe.experts_per_token moe.expert_mlp_dim moe.shared_experts "
-        "moe.first_dense moe.scoring moe.renormalise moe.route_scale moe.balance "
-        "moe.balance_weight moe.bias_rate moe.router_z_weight",
+        "moe.first_dense moe.groups moe.groups_per_token moe.scoring moe.renormalise "
+        "moe.route_scale moe.balance moe.balance_weight moe.bias_rate moe.router_z_weight",
         FREE: "spare_vocab dtype quantization remat remat_save remat_offload scan_unroll logits_mb",
     },
     "data": {

@@ -10,6 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 from model.config import ModelConfig
 from model.layers import Means, Norm, constant, rotate, weight
 
+UNBOUNDED = 1 << 30
+"""A window that sees all."""
+
 
 class KeyValues(NamedTuple):
     """Keys and values of the tokens seen so far: one layer's, or stacked [L, ...] for all."""
@@ -19,7 +22,10 @@ class KeyValues(NamedTuple):
 
 
 def visible(
-    q_segments_BT: jax.Array, k_segments_BS: jax.Array, q_start: jax.Array | int, window: int
+    q_segments_BT: jax.Array,
+    k_segments_BS: jax.Array,
+    q_start: jax.Array | int,
+    window: jax.Array | int,
 ) -> jax.Array:
     """Which key each query may look at: bool [B, T, S].
 
@@ -30,7 +36,7 @@ def visible(
     length, keys = q_segments_BT.shape[1], k_segments_BS.shape[1]
     behind_TS = (q_start + jnp.arange(length))[:, None] - jnp.arange(keys)[None, :]
     near_TS = behind_TS >= 0
-    if window:
+    if not (isinstance(window, int) and window == 0):
         near_TS &= behind_TS < window
     return near_TS[None] & (q_segments_BT[:, :, None] == k_segments_BS[:, None, :])
 
@@ -43,7 +49,7 @@ def attend(
     k_segments_BS: jax.Array,
     *,
     q_start: jax.Array | int = 0,
-    window: int = 0,
+    window: jax.Array | int = 0,
     softcap: float = 0.0,
     sinks_N: jax.Array | None = None,
 ) -> jax.Array:
@@ -59,10 +65,10 @@ def attend(
       sinks_N: a logit a head that takes part in the softmax and has no value (gpt-oss).
 
     Returns:
-      [B, T, N, H] in v's dtype. Softmax is in float32.
+      [B, T, N, H of the values] in their dtype. Softmax is in float32.
     """
     mask_BTS = visible(q_segments_BT, k_segments_BS, q_start, window)
-    if not softcap and sinks_N is None:
+    if not softcap and sinks_N is None and k_BSKH.shape == v_BSKH.shape:
         return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_BTS[:, None])
 
     batch, length, heads, size = q_BTNH.shape
@@ -82,7 +88,26 @@ def attend(
     if sinks_N is not None:
         total = total + jnp.exp(sinks - top)
     weights = (exps / total).astype(v_BSKH.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v_BSKH).reshape(q_BTNH.shape)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v_BSKH).reshape(batch, length, heads, -1)
+
+
+def window_of(config: ModelConfig, local: jax.Array | None) -> jax.Array | int:
+    """The window of a layer; `local` says whether it is local, where some are not."""
+    if local is None:
+        return config.sliding_window
+    return jnp.where(local, config.sliding_window, UNBOUNDED)
+
+
+def sinks_of(sinks: nnx.Param | None) -> jax.Array | None:
+    """Their values, if there are any."""
+    return None if sinks is None else sinks[...]
+
+
+def times(x: jax.Array, factor: float) -> jax.Array:
+    """x times a number, rounded once."""
+    if abs(factor - 1) < 1e-9:  # two powers that undo each other
+        return x
+    return (x.astype(jnp.float32) * factor).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -98,19 +123,25 @@ class Attention(nnx.Module):
         self.value = weight(rngs, (embed, kv_heads, size), ("embed", "kv_heads", "head_dim"), std)
         std = std / (2 * config.num_layers) ** 0.5
         self.out = weight(rngs, (heads, size, embed), ("heads", "head_dim", "embed"), std)
-        if config.bias:
+        if config.bias or config.qkv_bias:
             self.query_bias = constant(0.0, (heads, size), ("heads", "head_dim"))
             self.key_bias = constant(0.0, (kv_heads, size), ("kv_heads", "head_dim"))
             self.value_bias = constant(0.0, (kv_heads, size), ("kv_heads", "head_dim"))
+        if config.bias:
             self.out_bias = constant(0.0, (embed,), ("norm",))
-        if config.qk_norm:
+        if config.qk_norm and config.qk_norm_over == "head":
             self.query_norm, self.key_norm = Norm(config, size), Norm(config, size)
+        elif config.qk_norm:
+            self.query_norm = Norm(config, heads, size, axes=("heads", "head_dim"))
+            self.key_norm = Norm(config, kv_heads, size, axes=("kv_heads", "head_dim"))
+        self.sinks = constant(0.0, (heads,), ("heads",)) if config.attention_sinks else None
 
     def __call__(
         self,
         x_BTD: jax.Array,
         segments_BT: jax.Array,
         angles: jax.Array | None,
+        local: jax.Array | None = None,
         past: KeyValues | None = None,
         start: jax.Array | int = 0,
     ) -> tuple[jax.Array, KeyValues | None]:
@@ -118,6 +149,7 @@ class Attention(nnx.Module):
           x_BTD: input, already normalised.
           segments_BT: int32 document numbers within the row.
           angles: rotary angles [B, T, H / 2], or None with learned positions.
+          local: bool, no dimension: whether this layer is local, where some are not.
           past: a cache to decode with; the new keys and values are written at `start`.
           start: index in the row of x's first token.
 
@@ -129,7 +161,7 @@ class Attention(nnx.Module):
         q_BTNH = product("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype), "query")
         k_BTKH = product("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype), "key")
         v_BTKH = product("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype), "value")
-        if config.bias:
+        if config.bias or config.qkv_bias:
             q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
             k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
             v_BTKH = v_BTKH + self.value_bias[...].astype(dtype)
@@ -137,12 +169,18 @@ class Attention(nnx.Module):
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if angles is not None:
             q_BTNH, k_BTKH = rotate(q_BTNH, angles), rotate(k_BTKH, angles)
+        # Kernels scale by the size of a head; YaRN's factor is that of both, query and key.
+        factor = config.score_scale * config.head_dim**0.5 * config.rope_scaling.amplitude**2
+        q_BTNH = times(q_BTNH, factor)
         q_BTNH = constrain(q_BTNH, ("batch", "length", "heads", "head_dim"))
         k_BTKH = constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
         v_BTKH = constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
 
         if past is None and self.means.attend is not None:
-            return self._project(self.means.attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)), None
+            mixed_BTNH = self.means.attend(
+                q_BTNH, k_BTKH, v_BTKH, segments_BT, local, sinks_of(self.sinks)
+            )
+            return self._project(mixed_BTNH), None
         k_segments = segments_BT
         if past is not None:
             # One document a row: causality alone hides the slots that are not written yet.
@@ -160,8 +198,9 @@ class Attention(nnx.Module):
             segments_BT,
             k_segments,
             q_start=start,
-            window=config.sliding_window,
+            window=window_of(config, local),
             softcap=config.attention_softcap,
+            sinks_N=sinks_of(self.sinks),
         )
         # Kernels give the name themselves, to all that their backward pass needs.
         return self._project(checkpoint_name(mixed_BTNH, "attention")), past

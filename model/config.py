@@ -198,6 +198,31 @@ class ModelConfig:
             )
 
     @property
+    def gated(self) -> bool:
+        """Whether MLPs have a gate."""
+        return self.mlp != "gelu"
+
+    @property
+    def local_layers(self) -> tuple[bool, ...] | None:
+        """Of each layer in the order of depth whether it is local; None: all are of one kind."""
+        if not self.layer_pattern:
+            return None
+        kinds = self.layer_pattern
+        return tuple(kinds[i % len(kinds)] == "local" for i in range(self.num_layers))
+
+    @property
+    def score_scale(self) -> float:
+        """What products of queries and keys are multiplied by, as a config may leave it open."""
+        return self.attention_scale or self.head_dim**-0.5
+
+    @property
+    def cached(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """What is kept of a token to decode with, in a layer: heads and size of keys, of values."""
+        if self.latent.kv_rank:  # values are a part of the keys
+            return (1, self.latent.kv_rank + self.latent.rope_dim), (1, 0)
+        return (self.num_kv_heads, self.head_dim), (self.num_kv_heads, self.head_dim)
+
+    @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding table: vocab_size rounded up to vocab_multiple."""
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
@@ -225,10 +250,24 @@ class ModelConfig:
 
     @property
     def _attention_weights(self) -> int:
-        return self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
+        """Those that multiply a token, of a layer."""
+        if not (latent := self.latent).kv_rank:
+            return self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
+        query = self.num_heads * self.head_dim
+        if latent.query_rank:
+            query = latent.query_rank * (self.embed_dim + query)
+        else:
+            query *= self.embed_dim
+        down = self.embed_dim * (latent.kv_rank + latent.rope_dim)
+        key = self.head_dim - latent.rope_dim
+        up = latent.kv_rank * self.num_heads * (key + latent.value_dim)
+        return query + down + up + self.num_heads * latent.value_dim * self.embed_dim
 
     def _mlp_weights(self, width: int) -> int:
-        return (3 if self.mlp == "swiglu" else 2) * self.embed_dim * width
+        return (3 if self.gated else 2) * self.embed_dim * width
+
+    def _mlp_biases(self, width: int) -> int:
+        return (2 if self.gated else 1) * width + self.embed_dim
 
     def _expert_layer_weights(self, experts: int) -> int:
         """Of the MLP's place in a layer of experts: the router, so many experts, and the shared."""
@@ -240,24 +279,38 @@ class ModelConfig:
         """Parameters, padding of the vocabulary included.
 
         V D  (+ V D unless tied)  (+ max_length D if positions are learned)
-        + L (2 D H (N + K)  +  2 or 3 D F  +  norms and biases)  +  final norm,
+        + L (2 D H (N + K)  +  2 or 3 D F  +  norms, biases and sinks)  +  final norm,
 
-        where a layer of E experts of width F and S shared ones has D E + (E + S) x 2 or 3 D F in
-        the place of 2 or 3 D F, and E more if it is balanced by a bias.
+        where latent attention has others in the place of 2 D H (N + K), and a layer of E experts
+        of width F and S shared ones has D E + (E + S) x 2 or 3 D F in the place of 2 or 3 D F, and
+        E more if it is balanced by a bias.
         """
-        norm = self.embed_dim * (2 if self.norm == "layernorm" else 1)
-        block = self._attention_weights + 2 * norm
+        a_feature = 2 if self.norm == "layernorm" else 1
+        norm = self.embed_dim * a_feature
+        block = self._attention_weights + (4 if self.norms == "both" else 2) * norm
+        block += a_feature * (self.latent.kv_rank and self.latent.kv_rank + self.latent.query_rank)
+        if self.bias or self.qkv_bias:
+            block += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
         if self.bias:
-            block += self.head_dim * (self.num_heads + 2 * self.num_kv_heads) + self.embed_dim
+            block += self.embed_dim
         if self.qk_norm:
-            block += 2 * self.head_dim * (2 if self.norm == "layernorm" else 1)
+            all_heads = self.num_heads + self.num_kv_heads
+            heads = 2 if self.qk_norm_over == "head" else all_heads
+            block += heads * self.head_dim * a_feature
+        if self.attention_sinks:
+            block += self.num_heads
         tables = self.padded_vocab_size * self.embed_dim * (1 if self.tie_embeddings else 2)
         if self.positions == "learned":
             tables += self.max_length * self.embed_dim
         dense = self._mlp_weights(self.mlp_dim)
         if self.bias:
-            dense += self.mlp_dim * (2 if self.mlp == "swiglu" else 1) + self.embed_dim
+            dense += self._mlp_biases(self.mlp_dim)
         of_experts = self._expert_layer_weights(self.moe.num_experts)
+        if self.bias:
+            moe = self.moe
+            of_experts += moe.num_experts * (1 + self._mlp_biases(moe.expert_mlp_dim))
+            if moe.shared_experts:
+                of_experts += self._mlp_biases(moe.shared_experts * moe.expert_mlp_dim)
         if self.moe.balance == "bias":
             of_experts += self.moe.num_experts
         mlps = self.dense_layers * dense + (self.num_layers - self.dense_layers) * of_experts
@@ -268,18 +321,26 @@ class ModelConfig:
 
         6 x (weights that multiply a token: attention, MLP and output projection; not the
         embedding look-up; of experts those that it chooses, the shared ones and the router)
-        +  6 L N H x (keys a token sees, twice: scores and values),
+        +  6 L N H x (keys a token sees, twice: scores and values; values may have another size),
 
-        where a token sees length / 2 keys on average (causal), or about the window if that is
-        shorter. The convention of PaLM (Chowdhery et al. 2022, appendix B) but with the causal
-        half counted once; recomputation by remat is not counted, as usual for MFU.
+        where a token sees length / 2 keys on average (causal), or in local layers about the window
+        if that is shorter. The convention of PaLM (Chowdhery et al. 2022, appendix B) but with the
+        causal half counted once; recomputation by remat is not counted, as usual for MFU.
         """
         matmul = self.num_layers * self._attention_weights
         matmul += self.dense_layers * self._mlp_weights(self.mlp_dim)
         chosen = self._expert_layer_weights(self.moe.experts_per_token)
         matmul += (self.num_layers - self.dense_layers) * chosen
         matmul += self.padded_vocab_size * self.embed_dim
-        keys: float = length / 2
-        if 0 < self.sliding_window < length:
-            keys = self.sliding_window * (1 - self.sliding_window / (2 * length))
-        return 6 * matmul + 6 * self.num_layers * 2 * self.num_heads * self.head_dim * keys
+        size = self.head_dim + (self.latent.value_dim if self.latent.kv_rank else self.head_dim)
+        return 6 * matmul + 6 * self.num_layers * self.num_heads * size * self.keys_seen(length)
+
+    def keys_seen(self, length: int) -> float:
+        """How many keys a token sees on average in rows of `length`, over tokens and layers."""
+        every = length / 2
+        if not 0 < self.sliding_window < length:
+            return every
+        near = self.sliding_window * (1 - self.sliding_window / (2 * length))
+        if (local := self.local_layers) is None:
+            return near
+        return every + sum(local) / self.num_layers * (near - every)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model import remat
-from model.attention import Attention, KeyValues
+from model.attention import Attention, KeyValues, times
 from model.config import ModelConfig
+from model.latent import LatentAttention
 from model.layers import (
     ON_ONE,
     Loop,
@@ -46,13 +47,22 @@ class Features(NamedTuple):
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP may be a mixture of experts."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP may be a mixture of experts.
+
+    Or x + norm(attention(x)), or x + norm(attention(norm(x))): see ModelConfig.norms.
+    """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means, experts: bool):
         self.constrain, self.name = means.constrain, means.name
-        self.attention_norm = Norm(config, config.embed_dim)
-        self.attention = Attention(config, rngs, means)
-        self.mlp_norm = Norm(config, config.embed_dim)
+        before, after = config.norms != "post", config.norms != "pre"
+
+        def norm(there: bool) -> Norm | None:
+            return Norm(config, config.embed_dim) if there else None
+
+        self.attention_norm, self.attention_post_norm = norm(before), norm(after)
+        latent = config.latent.kv_rank > 0
+        self.attention = (LatentAttention if latent else Attention)(config, rngs, means)
+        self.mlp_norm, self.mlp_post_norm = norm(before), norm(after)
         self.mlp = Moe(config, rngs, means) if experts else Mlp(config, rngs, means, config.mlp_dim)
 
     def __call__(
@@ -60,20 +70,31 @@ class Block(nnx.Module):
         x_BTD: jax.Array,
         segments_BT: jax.Array,
         angles: jax.Array | None,
+        local: jax.Array | None,
         past: KeyValues | None,
         start: jax.Array | int,
     ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
         x_BTD = self.name(x_BTD, "block")
-        normed_BTD = self.constrain(self.attention_norm(x_BTD), _WHOLE)
-        mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, past, start)
-        x_BTD = self.constrain(x_BTD + mixed_BTD, _BETWEEN)
-        normed_BTD = self.constrain(self.mlp_norm(x_BTD), _WHOLE)
+        normed_BTD = self.constrain(_normed(self.attention_norm, x_BTD), _WHOLE)
+        mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, local, past, start)
+        x_BTD = self._added(x_BTD, mixed_BTD, self.attention_post_norm)
+        normed_BTD = self.constrain(_normed(self.mlp_norm, x_BTD), _WHOLE)
         routing = None
         if isinstance(self.mlp, Moe):
             y_BTD, routing = self.mlp(normed_BTD, segments_BT)
         else:
             y_BTD = self.mlp(normed_BTD)
-        return self.constrain(x_BTD + y_BTD, _BETWEEN), (past, routing)
+        return self._added(x_BTD, y_BTD, self.mlp_post_norm), (past, routing)
+
+    def _added(self, x_BTD: jax.Array, y_BTD: jax.Array, norm: Norm | None) -> jax.Array:
+        """The residual stream with what a sub-layer gives."""
+        if norm is not None:
+            y_BTD = norm(self.constrain(y_BTD, _BETWEEN))
+        return self.constrain(x_BTD + y_BTD, _BETWEEN)
+
+
+def _normed(norm: Norm | None, x: jax.Array) -> jax.Array:
+    return x if norm is None else norm(x)
 
 
 class Decoder(nnx.Module):
@@ -133,17 +154,20 @@ class Decoder(nnx.Module):
         learned = config.positions == "learned"
         looked_up = jnp.float32 if learned else dtype
         x_BTD = self.means.look_up(self.embedding[...], tokens_BT, looked_up)
+        x_BTD = times(x_BTD, config.embed_scale)
         if learned:
             x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
         x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
-        grown, routing = [], None
+        grown, routing, locals_L = [], None, self._locals_L
         for index, (blocks, layers) in enumerate(self._stacks):
             definition, stacked = nnx.split(blocks)
             layer = functools.partial(self._layer, definition, start)
             loop = Loop(min(config.scan_unroll, layers), remat.policy(config))
             run = self.means.run_layers if cache is None else scan_layers
-            each = stacked, None if cache is None else cache[index]
+            here = None if locals_L is None else locals_L[:layers]
+            locals_L = None if locals_L is None else locals_L[layers:]
+            each = stacked, None if cache is None else cache[index], here
             with matmul_precision(config):
                 x_BTD, extras = run(layer, x_BTD, each, (segments_BT, positions_BT), loop)
             past, routing = extras
@@ -157,20 +181,30 @@ class Decoder(nnx.Module):
         blocks = (self.dense_blocks, self.blocks) if len(self.config.stacks) > 1 else (self.blocks,)
         return tuple(zip(blocks, self.config.stacks, strict=True))
 
+    @property
+    def _locals_L(self) -> jax.Array | None:
+        """Of each layer where it lies whether it is local, if some are not."""
+        if (by_depth := self.config.local_layers) is None:
+            return None
+        last = self.config.stacks[-1]
+        before, of_last = by_depth[:-last], by_depth[-last:]
+        order = range(last) if self.means.order is None else self.means.order
+        return jnp.array([*before, *(of_last[i] for i in order)])
+
     def _layer(
         self,
         definition: Any,
         start: jax.Array | int,
         x_BTD: jax.Array,
-        block_and_past: tuple[Any, KeyValues | None],
+        mine: tuple[Any, KeyValues | None, jax.Array | None],
         rows: tuple[jax.Array, jax.Array],
     ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
-        state, past = block_and_past
+        state, past, local = mine
         segments_BT, positions_BT = rows
         angles = None
         if self.config.positions == "rope":
-            angles = rotary_angles(positions_BT, self.config.head_dim, self.config.rope_theta)
-        return nnx.merge(definition, state)(x_BTD, segments_BT, angles, past, start)
+            angles = rotary_angles(self.config, positions_BT, local)
+        return nnx.merge(definition, state)(x_BTD, segments_BT, angles, local, past, start)
 
     @property
     def table(self) -> nnx.Param:
@@ -190,13 +224,12 @@ class Decoder(nnx.Module):
     def empty_cache(self, batch: int, length: int) -> Cache:
         """A cache for `batch` documents of up to `length` tokens: zeros."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        one = (batch, length, config.num_kv_heads, config.head_dim)
 
-        def zeros(layers: int) -> jax.Array:
-            return jnp.zeros((layers, *one), dtype)
+        def zeros(layers: int) -> KeyValues:
+            each = (jnp.zeros((layers, batch, length, *one), dtype) for one in config.cached)
+            return KeyValues(*each)
 
-        stacks = self._stacks
-        return self._placed(tuple(KeyValues(zeros(n), zeros(n)) for _, n in stacks))
+        return self._placed(tuple(zeros(layers) for layers in config.stacks))
 
     def _placed(self, cache: Cache) -> Cache:
         axes = ("layers", "batch", "length", "kv_heads", "head_dim")

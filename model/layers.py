@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,33 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from model.config import ModelConfig
+from model.rope_scaling import RopeScaling, frequencies
 
 Constrain = Callable[[jax.Array, tuple[str, ...]], jax.Array]
 """Given an activation and its logical axes, returns it placed. `sharding` builds one."""
 
-Attend = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""Given q [B, T, N, H], k and v [B, T, K, H] and segments [B, T] of whole rows, returns causal
-attention within segments, [B, T, N, H]. `sharding` builds one around a kernel."""
+
+class Attend(Protocol):
+    """Attention of whole rows; `sharding` builds one around a kernel."""
+
+    def __call__(
+        self,
+        q_BTNH: jax.Array,
+        k_BTKH: jax.Array,
+        v_BTKH: jax.Array,
+        segments_BT: jax.Array,
+        local: jax.Array | None = None,
+        sinks_N: jax.Array | None = None,
+        /,
+    ) -> jax.Array:
+        """Causal attention within segments: [B, T, N, H of the values].
+
+        Args:
+          q_BTNH, k_BTKH, v_BTKH: values may have another size than queries and keys.
+          segments_BT: int32.
+          local: bool, no dimension: whether the layer has the window, where some have none.
+          sinks_N: see model/attention.py.
+        """
 
 
 Multiply = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -53,14 +73,18 @@ class ExpertWeights(NamedTuple):
     """Of the experts of a layer, in the dtype that they are multiplied in.
 
     Attributes:
-      up_EDF, gate_EDF: gate is None unless the MLP is SwiGLU.
+      up_EDF, gate_EDF: gate is None where the MLP has none.
       down_EDF: back to the width of the residual stream. It is given transposed: weights are split
         by D, and put together along their last dimension they would have to be copied once more.
+      up_bias_EF, gate_bias_EF, down_bias_ED: None where there are none.
     """
 
     up_EDF: jax.Array
     gate_EDF: jax.Array | None
     down_EDF: jax.Array
+    up_bias_EF: jax.Array | None = None
+    gate_bias_EF: jax.Array | None = None
+    down_bias_ED: jax.Array | None = None
 
 
 Experts = Callable[[jax.Array, jax.Array, jax.Array, ExpertWeights], jax.Array]
@@ -156,21 +180,28 @@ def constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx
 
 
 class Norm(nnx.Module):
-    """RMSNorm (Zhang & Sennrich 2019) or LayerNorm over the last axis, computed in float32."""
+    """RMSNorm (Zhang & Sennrich 2019) or LayerNorm over the last axes, computed in float32.
 
-    def __init__(self, config: ModelConfig, size: int):
+    Args:
+      config: which.
+      shape: of the last axes, over all of which it goes.
+      axes: their logical axes.
+    """
+
+    def __init__(self, config: ModelConfig, *shape: int, axes: tuple[str, ...] = ("norm",)) -> None:
         self.centred = config.norm == "layernorm"
-        self.eps = config.norm_eps
-        self.scale = constant(1.0, (size,), ("norm",))
-        self.bias = constant(0.0, (size,), ("norm",)) if self.centred else None
+        self.eps, self.offset = config.norm_eps, config.norm_offset
+        self.over = tuple(range(-len(shape), 0))
+        self.scale = constant(1.0 - self.offset, shape, axes)
+        self.bias = constant(0.0, shape, axes) if self.centred else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x: [..., size], any float dtype; the result has x's shape and dtype."""
+        """x: [..., *shape], any float dtype; the result has x's shape and dtype."""
         y = x.astype(jnp.float32)
         if self.centred:
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
-        y = y * self.scale[...]
+            y = y - jnp.mean(y, axis=self.over, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=self.over, keepdims=True) + self.eps)
+        y = y * (self.scale[...] + self.offset if self.offset else self.scale[...])
         if self.bias is not None:
             y = y + self.bias[...]
         return apart(y.astype(x.dtype))
@@ -198,10 +229,22 @@ def _backward(_: None, grad: jax.Array) -> tuple[jax.Array]:
 apart.defvjp(_forward, _backward)
 
 
-def rotary_angles(positions_BT: jax.Array, head_dim: int, theta: float) -> jax.Array:
-    """Rotation angles [B, T, head_dim / 2], float32 radians: position x theta^(-2i / head_dim)."""
-    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    return positions_BT[..., None].astype(jnp.float32) * frequencies
+def rotary_angles(
+    config: ModelConfig, positions_BT: jax.Array, local: jax.Array | None = None
+) -> jax.Array:
+    """Rotation angles [B, T, H / 2], float32 radians: position x frequency.
+
+    Args:
+      config: of the decoder.
+      positions_BT: int32.
+      local: bool, no dimension: whether the layer is local, where some are not.
+    """
+    size = config.latent.rope_dim if config.latent.kv_rank else config.head_dim
+    each = jnp.asarray(frequencies(size, config.rope_theta, config.rope_scaling))
+    if config.rope_local_theta and local is not None:
+        near = jnp.asarray(frequencies(size, config.rope_local_theta, RopeScaling()))
+        each = jnp.where(local, near, each)
+    return positions_BT[..., None].astype(jnp.float32) * each
 
 
 @jax.custom_vjp

@@ -1,19 +1,57 @@
 """The feed-forward half of a block."""
 
+from collections.abc import Callable, Mapping
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from model.config import Mlp as Kind
 from model.config import ModelConfig
 from model.layers import Means, constant, weight
 
+Activate = Callable[[jax.Array, jax.Array | None], jax.Array]
+"""Given what "up" and "gate" make of an input, returns the hidden activations."""
 
-def activated(up: jax.Array, gate: jax.Array | None) -> jax.Array:
-    """The hidden activations: SwiGLU (Shazeer 2020) of both, GELU (tanh form) without a gate."""
-    return jax.nn.gelu(up, approximate=True) if gate is None else jax.nn.silu(gate) * up
+_STEEPNESS, _BOUND = 1.702, 7.0  # of gpt-oss
+
+
+def _swiglu(up: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """Shazeer 2020."""
+    assert gate is not None
+    return jax.nn.silu(gate) * up
+
+
+def _geglu(up: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """Shazeer 2020, with GELU in its tanh form."""
+    assert gate is not None
+    return jax.nn.gelu(gate, approximate=True) * up
+
+
+def _clamped_swiglu(up: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """That of gpt-oss: both are bounded, the slope of the sigmoid is another, and up grows by 1."""
+    assert gate is not None
+    gate = jnp.minimum(gate, _BOUND)
+    up = jnp.clip(up, -_BOUND, _BOUND)
+    return gate * jax.nn.sigmoid(_STEEPNESS * gate) * (up + 1)
+
+
+def _gelu(up: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """Hendrycks & Gimpel 2016, in its tanh form; there is no gate."""
+    del gate
+    return jax.nn.gelu(up, approximate=True)
+
+
+ACTIVATIONS: Mapping[Kind, Activate] = {
+    "swiglu": _swiglu,
+    "geglu": _geglu,
+    "clamped_swiglu": _clamped_swiglu,
+    "gelu": _gelu,
+}
 
 
 class Mlp(nnx.Module):
-    """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu" (tanh form).
+    """down(silu(gate(x)) * up(x)) for "swiglu", down(gelu(up(x))) for "gelu"; see ACTIVATIONS.
 
     Args:
       config, rngs, means: as of the decoder.
@@ -24,13 +62,13 @@ class Mlp(nnx.Module):
         self.config, self.means = config, means
         shape, axes = (config.embed_dim, width), ("embed", "mlp")
         self.up = weight(rngs, shape, axes, config.init_std)
-        if config.mlp == "swiglu":
+        if config.gated:
             self.gate = weight(rngs, shape, axes, config.init_std)
         std = config.init_std / (2 * config.num_layers) ** 0.5
         self.down = weight(rngs, shape[::-1], axes[::-1], std)
         if config.bias:
             self.up_bias = constant(0.0, (width,), ("mlp",))
-            if config.mlp == "swiglu":
+            if config.gated:
                 self.gate_bias = constant(0.0, (width,), ("mlp",))
             self.down_bias = constant(0.0, (config.embed_dim,), ("norm",))
 
@@ -45,6 +83,7 @@ class Mlp(nnx.Module):
             return y + getattr(self, f"{name}_bias")[...].astype(dtype) if bias else y
 
         h_BTF = project(x_BTD, "up")
-        h_BTF = activated(h_BTF, project(x_BTD, "gate") if self.config.mlp == "swiglu" else None)
+        gate_BTF = project(x_BTD, "gate") if self.config.gated else None
+        h_BTF = ACTIVATIONS[self.config.mlp](h_BTF, gate_BTF)
         h_BTF = self.means.constrain(h_BTF, ("batch", "length", "mlp"))
         return project(h_BTF, "down")

@@ -6,7 +6,7 @@ be needed.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from model import grouped
 from model.config import ModelConfig
 from model.grouped import Grouped
 from model.layers import Experts, ExpertWeights, Means, constant, weight
-from model.mlp import Mlp, activated
+from model.mlp import ACTIVATIONS, Activate, Mlp
 
 
 class Routing(NamedTuple):
@@ -41,7 +41,7 @@ class Moe(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, means: Means):
         self.config = config
-        self.experts = means.experts or on_one(grouped.ragged)
+        self.experts = means.experts or on_one(grouped.ragged, ACTIVATIONS[config.mlp])
         moe, embed, std = config.moe, config.embed_dim, config.init_std
         self.router = weight(rngs, (embed, moe.num_experts), ("embed", "router"), std)
         if moe.balance == "bias":
@@ -49,9 +49,16 @@ class Moe(nnx.Module):
         shape = (moe.num_experts, embed, moe.expert_mlp_dim)
         axes = ("experts", "expert_embed", "mlp")
         self.up = weight(rngs, shape, axes, std)
-        if config.mlp == "swiglu":
+        if config.gated:
             self.gate = weight(rngs, shape, axes, std)
         self.down = weight(rngs, shape, axes, std / (2 * config.num_layers) ** 0.5)
+        if config.bias:
+            self.router_bias = constant(0.0, (moe.num_experts,), ("router",))
+            of_hidden = shape[::2], axes[::2]
+            self.up_bias = constant(0.0, *of_hidden)
+            if config.gated:
+                self.gate_bias = constant(0.0, *of_hidden)
+            self.down_bias = constant(0.0, shape[:2], ("experts", "norm"))
         if moe.shared_experts:
             self.shared = Mlp(config, rngs, means, moe.shared_experts * moe.expert_mlp_dim)
 
@@ -64,10 +71,19 @@ class Moe(nnx.Module):
           [B, T, D] in x's dtype, and what the router did.
         """
         ids_BTA, weights_BTA, routing = self._route(x_BTD, segments_BT > 0)
+
+        def cast(name: str, there: bool = True) -> Any:
+            w: nnx.Param | None = getattr(self, name) if there else None
+            return None if w is None else w[...].astype(x_BTD.dtype)
+
+        gated, bias = self.config.gated, self.config.bias
         of_experts = ExpertWeights(
-            self.up[...].astype(x_BTD.dtype),
-            self.gate[...].astype(x_BTD.dtype) if self.config.mlp == "swiglu" else None,
-            self.down[...].astype(x_BTD.dtype),
+            cast("up"),
+            cast("gate", gated),
+            cast("down"),
+            cast("up_bias", bias),
+            cast("gate_bias", bias and gated),
+            cast("down_bias", bias),
         )
         y_BTD = self.experts(x_BTD, ids_BTA, weights_BTA, of_experts)
         if self.config.moe.shared_experts:
@@ -79,6 +95,8 @@ class Moe(nnx.Module):
         moe = self.config.moe
         with jax.default_matmul_precision("highest"):
             logits_BTE = jnp.einsum("BTD,DE->BTE", x_BTD.astype(jnp.float32), self.router[...])
+        if self.config.bias:
+            logits_BTE = logits_BTE + self.router_bias[...]
         log_z_BT = jax.nn.logsumexp(logits_BTE, axis=-1)
         if moe.scoring == "sigmoid":
             scores_BTE = jax.nn.sigmoid(logits_BTE)
@@ -88,6 +106,8 @@ class Moe(nnx.Module):
         ranked_BTE = jax.lax.stop_gradient(scores_BTE)
         if moe.balance == "bias":
             ranked_BTE = ranked_BTE + jax.lax.stop_gradient(self.balance_bias[...])
+        if moe.groups > 1:
+            ranked_BTE = in_best_groups(ranked_BTE, moe.groups, moe.groups_per_token)
         # Named, so that the backward pass is of the experts that the forward pass chose: computed
         # again, scores that are nearly equal may come out in another order.
         ids_BTA = checkpoint_name(highest(ranked_BTE, moe.experts_per_token), "routing")
@@ -116,6 +136,22 @@ def highest(x: jax.Array, count: int) -> jax.Array:
         ids.append(jnp.argmax(x, axis=-1).astype(jnp.int32))
         x = jnp.where(jnp.arange(x.shape[-1]) == ids[-1][..., None], -jnp.inf, x)
     return jnp.stack(ids, axis=-1)
+
+
+def in_best_groups(x_BTE: jax.Array, groups: int, count: int) -> jax.Array:
+    """Scores of experts, -inf of those that are in none of the `count` best groups.
+
+    A group is as good as the sum of its two highest scores (DeepSeek-V3).
+    """
+    grouped = x_BTE.reshape(*x_BTE.shape[:-1], groups, -1)
+    two = jnp.sum(_at(grouped, highest(grouped, 2)), axis=-1)
+    best = jnp.any(highest(two, count)[..., None] == jnp.arange(groups), axis=-2)
+    return jnp.where(best[..., None], grouped, -jnp.inf).reshape(x_BTE.shape)
+
+
+def _at(x: jax.Array, ids: jax.Array) -> jax.Array:
+    """The numbers at `ids` of the last axis."""
+    return jnp.sum(jnp.where(ids[..., None] == jnp.arange(x.shape[-1]), x[..., None, :], 0), -1)
 
 
 _TINY = 1e-20  # where every score has become zero
@@ -178,7 +214,12 @@ by_row.defvjp(
 
 
 def mlps(
-    grouped: Grouped, x_MD: jax.Array, by_M: jax.Array, sizes_E: jax.Array, of: ExpertWeights
+    grouped: Grouped,
+    activate: Activate,
+    x_MD: jax.Array,
+    by_M: jax.Array,
+    sizes_E: jax.Array,
+    of: ExpertWeights,
 ) -> jax.Array:
     """Each expert's MLP on its rows, times the weight of each row: [M, D] in x's dtype.
 
@@ -187,28 +228,50 @@ def mlps(
 
     Args:
       grouped: multiplies (model/grouped.py).
+      activate: of model/mlp.py.
       x_MD: sorted by expert.
       by_M: float32 weights.
       sizes_E: rows of each expert, int32.
       of: the experts.
     """
 
-    def product(x: jax.Array, w: jax.Array, name: str, transposed: bool = False) -> jax.Array:
-        return checkpoint_name(grouped(x, w, sizes_E, transposed), name)
+    def product(
+        x: jax.Array, w: jax.Array, bias: jax.Array | None, name: str, transposed: bool = False
+    ) -> jax.Array:
+        y = checkpoint_name(grouped(x, w, sizes_E, transposed), name)
+        return y if bias is None else y + _of_rows(bias, sizes_E, x.shape[0])
 
-    gate_MF = None if of.gate_EDF is None else product(x_MD, of.gate_EDF, "gate")
-    h_MF = activated(product(x_MD, of.up_EDF, "up"), gate_MF)
+    gate_MF = None
+    if of.gate_EDF is not None:
+        gate_MF = product(x_MD, of.gate_EDF, of.gate_bias_EF, "gate")
+    h_MF = activate(product(x_MD, of.up_EDF, of.up_bias_EF, "up"), gate_MF)
     weighted_MF = (h_MF.astype(jnp.float32) * by_M[:, None]).astype(h_MF.dtype)
-    return product(weighted_MF, of.down_EDF, "down", transposed=True)
+    y_MD = product(weighted_MF, of.down_EDF, None, "down", transposed=True)
+    if of.down_bias_ED is None:
+        return y_MD
+    bias_MD = _of_rows(of.down_bias_ED, sizes_E, x_MD.shape[0])
+    return y_MD + (bias_MD.astype(jnp.float32) * by_M[:, None]).astype(y_MD.dtype)
 
 
-def on_one(grouped: Grouped) -> Experts:
+def _of_rows(bias_EX: jax.Array, sizes_E: jax.Array, rows: int) -> jax.Array:
+    """The bias of each row's expert [M, X]; zero of rows that have none.
+
+    A product with ones and zeros: its gradient needs no scatter.
+    """
+    ends = jnp.cumsum(sizes_E)
+    at_M = jnp.arange(rows)[:, None]
+    is_ME = (at_M < ends) & (at_M >= ends - sizes_E)
+    return is_ME.astype(bias_EX.dtype) @ bias_EX
+
+
+def on_one(grouped: Grouped, activate: Activate) -> Experts:
     """The `experts` of one device, which has all of them."""
-    return functools.partial(_on_one, grouped)
+    return functools.partial(_on_one, grouped, activate)
 
 
 def _on_one(
     grouped: Grouped,
+    activate: Activate,
     x_BTD: jax.Array,
     ids_BTA: jax.Array,
     weights_BTA: jax.Array,
@@ -217,5 +280,5 @@ def _on_one(
     order = in_order(ids_BTA.reshape(-1, ids_BTA.shape[-1]), of.up_EDF.shape[0])
     x_MD = spread(x_BTD.reshape(-1, x_BTD.shape[-1]), order)
     by_M = by_row(weights_BTA.reshape(order.row_NA.shape), order)
-    y_MD = mlps(grouped, x_MD, by_M, order.sizes_E, of)
+    y_MD = mlps(grouped, activate, x_MD, by_M, order.sizes_E, of)
     return gathered(y_MD, order).reshape(x_BTD.shape)

@@ -24,6 +24,10 @@ class MoeConfig:
       first_dense: so many of the first layers have a dense MLP of mlp_dim instead.
       scoring: scores of the experts from the router's logits: "softmax" over all of them (Shazeer
         et al. 2017), or "sigmoid" of each (DeepSeek-V3, 2024).
+      groups: experts are in so many groups of neighbours, and a token chooses among those of a few
+        groups alone: 1 is one group of all (DeepSeek-V3).
+      groups_per_token: the groups among which a token chooses, those with the highest sum of their
+        two highest scores.
       renormalise: the scores of the chosen experts, which weight their outputs, are divided by
         their sum (as Mixtral has it).
       route_scale: and multiplied by this.
@@ -44,6 +48,8 @@ class MoeConfig:
     shared_experts: int = 0
     first_dense: int = 0
     scoring: Scoring = "softmax"
+    groups: int = 1
+    groups_per_token: int = 1
     renormalise: bool = True
     route_scale: float = 1.0
     balance: Balance = "loss"
@@ -58,6 +64,8 @@ class MoeConfig:
             ("expert_mlp_dim", 1),
             ("shared_experts", 0),
             ("first_dense", 0),
+            ("groups", 1),
+            ("groups_per_token", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
@@ -74,8 +82,29 @@ class MoeConfig:
                 f"experts_per_token={self.experts_per_token} is more than "
                 f"num_experts={self.num_experts}"
             )
+        self._check_groups()
         if self.experts_per_token == 1 and self.renormalise:
             raise ValueError(
                 "renormalise=True with experts_per_token=1 weights every expert by 1, and the "
                 "router learns nothing: set renormalise=False"
+            )
+
+    def _check_groups(self) -> None:
+        size, rest = divmod(self.num_experts, self.groups)
+        if self.groups == 1:
+            return
+        if rest or size < 2:  # the two highest scores of each are summed
+            raise ValueError(
+                f"groups={self.groups}: must divide num_experts={self.num_experts} into groups of "
+                "at least two"
+            )
+        if self.groups_per_token > self.groups:
+            raise ValueError(
+                f"groups_per_token={self.groups_per_token} is more than groups={self.groups}"
+            )
+        if self.experts_per_token > self.groups_per_token * size:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token} is more than the "
+                f"{self.groups_per_token * size} experts of groups_per_token="
+                f"{self.groups_per_token} groups"
             )

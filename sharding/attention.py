@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from model.config import ModelConfig
 from model.kernels import blockwise, splash, splash_parts, triton
@@ -46,6 +46,8 @@ def _plain(config: ModelConfig) -> bool:
     return (
         _unwindowed(config)
         and not config.attention_softcap
+        and not config.attention_sinks
+        and not config.latent.kv_rank  # values of another size
         and config.head_dim in triton.HEAD_SIZES
     )
 
@@ -81,10 +83,18 @@ def form(
     """How so many devices along `context` come by the keys that they need.
 
     "auto" is the ring, whose memory is linear in a device's part of a row, unless there is a
-    kernel for the hardware that only keys gathered can have: on TPUs, with sliding windows.
+    kernel for the hardware that only keys gathered can have: on TPUs, with sliding windows. And
+    where there are sinks, which are those of all keys.
+
+    Raises:
+      ValueError: a ring is asked for, and there are sinks.
     """
     if devices == 1:
         return "whole"
+    if config.attention_sinks:
+        if asked == "ring":
+            raise ValueError("context_attention='ring' has no sinks: leave it 'auto'")
+        return "gather"
     if asked != "auto":
         return asked
     ring, gather = _first(platform, config, "ring"), _first(platform, config, "gather")
@@ -121,19 +131,51 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
 
     Along `context` tokens are in the order of sharding/order.py.
     """
-    options = {"window": config.sliding_window, "softcap": config.attention_softcap}
-    options = {name: value for name, value in options.items() if value}
-    attend = functools.partial(kernel(mesh, config, asked).attend, **options)
-    if mesh.size == 1:
-        return attend
-    if (how := _form(mesh, config, asked)) != "whole":
+    found = kernel(mesh, config, asked).attend
+
+    def of_layers(window: int) -> Callable[..., jax.Array]:
+        options = {"window": window, "softcap": config.attention_softcap}
+        options = {name: value for name, value in options.items() if value}
+        attend = functools.partial(found, **options)
+        if (how := _form(mesh, config, asked)) == "whole":
+            return attend
         across = context.ring if how == "ring" else context.gathered
         axes = mesh_axes(mesh, "length", None)
-        attend = functools.partial(across, attend, axes, ways(mesh, "length"))
+        return functools.partial(across, attend, axes, ways(mesh, "length"))
+
+    near, far = of_layers(config.sliding_window), of_layers(0)
+
+    def attend(
+        q_BTNH: jax.Array,
+        k_BTKH: jax.Array,
+        v_BTKH: jax.Array,
+        segments_BT: jax.Array,
+        local: jax.Array | None = None,
+        sinks_N: jax.Array | None = None,
+    ) -> jax.Array:
+        rows = q_BTNH, k_BTKH, v_BTKH, segments_BT
+        of_heads = {} if sinks_N is None else {"sinks_N": sinks_N}
+        if local is None:
+            return near(*rows, **of_heads)
+        return jax.lax.cond(
+            local,
+            lambda of_heads, *rows: near(*rows, **of_heads),
+            lambda of_heads, *rows: far(*rows, **of_heads),
+            of_heads,
+            *rows,
+        )
+
+    if mesh.size == 1:
+        return attend
     heads = mesh_axes(mesh, "heads", config.num_heads)
 
     def on_mesh(
-        q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array
+        q_BTNH: jax.Array,
+        k_BTKH: jax.Array,
+        v_BTKH: jax.Array,
+        segments_BT: jax.Array,
+        local: jax.Array | None = None,
+        sinks_N: jax.Array | None = None,
     ) -> jax.Array:
         queries, keys, segments = (
             sharding(mesh, axes, x.shape).spec
@@ -143,11 +185,18 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
                 (("batch", "length"), segments_BT),
             )
         )
+        everywhere = PartitionSpec()
+        by_head = PartitionSpec(queries[2])
         group = q_BTNH.shape[2] // k_BTKH.shape[2]
         whole = keys[2] != queries[2]  # key-value heads are not split where queries are
 
         def on_device(
-            q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array
+            q_BTNH: jax.Array,
+            k_BTKH: jax.Array,
+            v_BTKH: jax.Array,
+            segments_BT: jax.Array,
+            local: jax.Array | None,
+            sinks_N: jax.Array | None,
         ) -> jax.Array:
             if whole:
                 n = q_BTNH.shape[2]
@@ -155,14 +204,14 @@ def attention(mesh: Mesh, config: ModelConfig, asked: ContextAttention = "auto")
                 each = jnp.arange(1 if group % n == 0 else n)
                 of_query = (collectives.index(heads) * n + each) // group
                 k_BTKH, v_BTKH = (jnp.take(x, of_query, axis=2) for x in (k_BTKH, v_BTKH))
-            return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+            return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT, local, sinks_N)
 
         return jax.shard_map(
             on_device,
             mesh=mesh,
-            in_specs=(queries, keys, keys, segments),
+            in_specs=(queries, keys, keys, segments, everywhere, by_head),
             out_specs=queries,
             check_vma=False,  # kernels do not say which axes their results vary along
-        )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+        )(q_BTNH, k_BTKH, v_BTKH, segments_BT, local, sinks_N)
 
     return on_mesh

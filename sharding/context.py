@@ -126,7 +126,8 @@ def _forward(
         keys = _tokens(how, held.segments, step)
         return how.parts.forward(q, held.k, held.v, mine, keys, own, so_far)
 
-    nothing = Mixed(jnp.zeros(q.shape, jnp.float32), jnp.full(q.shape[:-1], -jnp.inf))
+    out = (*q.shape[:-1], v.shape[-1])
+    nothing = Mixed(jnp.zeros(out, jnp.float32), jnp.full(q.shape[:-1], -jnp.inf))
     mixed = _round(how, visit, _Held(k, v, segments), nothing)
     mixed = mixed._replace(out=mixed.out.astype(v.dtype))
     # Both are kept where the output of attention is: neither is computed again for the other.

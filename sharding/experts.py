@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from model import grouped as xla
@@ -20,6 +21,7 @@ from model.config import ModelConfig
 from model.grouped import Grouped
 from model.kernels import megablox
 from model.layers import Experts, ExpertWeights
+from model.mlp import ACTIVATIONS
 from model.moe import on_one
 from sharding import collectives
 from sharding.rounds import Ring, in_rounds
@@ -63,7 +65,7 @@ def experts(mesh: Mesh, config: ModelConfig) -> Experts | None:
     """The `experts` that the model is handed; None for a dense model."""
     if not config.moe.num_experts:
         return None
-    here = on_one(kernel(mesh, config).grouped)
+    here = on_one(kernel(mesh, config).grouped, ACTIVATIONS[config.mlp])
     if mesh.size == 1:
         return here
     if axes := mesh_axes(mesh, "experts", config.moe.num_experts):
@@ -102,12 +104,18 @@ def _on_mesh(
     between = mesh_axes(mesh, "act_length", x_BTD.shape[1])
 
     def whole(axes: tuple[str, ...], w: jax.Array) -> jax.Array:
+        if "expert_embed" not in axes:
+            return w
         return collectives.gathered(w, embed, axes.index("expert_embed"))
 
     def on_device(
         x_BTD: jax.Array, ids_BTA: jax.Array, weights_BTA: jax.Array, of: ExpertWeights
     ) -> jax.Array:
-        y_BTD = here(x_BTD, ids_BTA, weights_BTA, _each(whole, of))
+        of = _each(whole, of)
+        if of.down_bias_ED is not None and hidden:  # it is added up over them, and is meant once
+            first = collectives.index(hidden) == 0
+            of = of._replace(down_bias_ED=jnp.where(first, of.down_bias_ED, 0))
+        y_BTD = here(x_BTD, ids_BTA, weights_BTA, of)
         if set(hidden) <= set(between):
             return collectives.scattered(y_BTD, hidden, 1)
         return collectives.total(y_BTD, hidden)
@@ -129,6 +137,12 @@ def _on_mesh(
 
 def _each(function: Callable[[tuple[str, ...], jax.Array], Any], of: ExpertWeights) -> Any:
     """A function of the logical axes, and the array, of each weight."""
-    axes = ("experts", "expert_embed", "mlp")
-    gate = None if of.gate_EDF is None else function(axes, of.gate_EDF)
-    return ExpertWeights(function(axes, of.up_EDF), gate, function(axes, of.down_EDF))
+    letters = {"E": "experts", "D": "expert_embed", "F": "mlp"}
+    biases = {**letters, "D": "norm"}
+
+    def one(name: str, w: jax.Array | None) -> Any:
+        names = biases if "bias" in name else letters
+        axes = tuple(names[letter] for letter in name.rpartition("_")[2])
+        return None if w is None else function(axes, w)
+
+    return ExpertWeights(*(one(*pair) for pair in zip(of._fields, of, strict=True)))

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from model.config import ModelConfig
 from model.grouped import Grouped
 from model.layers import ExpertWeights, matmul_precision
+from model.mlp import ACTIVATIONS
 from model.moe import Order, by_row, in_order, mlps
 from sharding import collectives
 from sharding.collectives import Axes
@@ -61,6 +62,12 @@ class Ring(NamedTuple):
     size: int
     tokens: Axes
     ragged: bool
+
+    def mlps(
+        self, x_MD: jax.Array, by_M: jax.Array, sizes_E: jax.Array, of: ExpertWeights
+    ) -> jax.Array:
+        """The experts' MLPs, see model/moe.py."""
+        return mlps(self.grouped, ACTIVATIONS[self.config.mlp], x_MD, by_M, sizes_E, of)
 
     def exchange(self, x_RCD: jax.Array, sent_R: jax.Array, received_R: jax.Array) -> jax.Array:
         """To each device r its x_RCD[r], of which the first sent_R[r] rows are meant. Of what comes
@@ -114,7 +121,7 @@ def _travelled(
         number, y_ND = carry
         one = _round(ring, trips, weights_NA, number)
         with matmul_precision(ring.config):
-            y_QD = mlps(ring.grouped, one.there(x_ND), one.weights_Q, one.order.sizes_E, of)
+            y_QD = ring.mlps(one.there(x_ND), one.weights_Q, one.order.sizes_E, of)
         return number + 1, y_ND + one.back(y_QD)
 
     start = (jnp.zeros((), jnp.int32), jnp.zeros(x_ND.shape, jnp.float32))
@@ -135,7 +142,7 @@ def _backward(ring: Ring, given: Any, grad_ND: jax.Array) -> Any:
 
         def computed(x_QD: jax.Array, weights_Q: jax.Array, of: ExpertWeights) -> jax.Array:
             with matmul_precision(ring.config):
-                return mlps(ring.grouped, x_QD, weights_Q, one.order.sizes_E, of)
+                return ring.mlps(x_QD, weights_Q, one.order.sizes_E, of)
 
         _, slopes = jax.vjp(computed, one.there(x_ND), one.weights_Q, of)
         grad_QD, grad_Q, grad_of = slopes(one.there(grad_ND))

@@ -19,6 +19,8 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "position": (),
     "norm": (),
+    "rank": (),
+    "latent": ("fsdp", "expert", "context"),
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
     "router": (),

@@ -17,6 +17,7 @@ from model.config import ModelConfig
 from model.layers import matmul_precision
 from sharding.placement import Spread
 
+_SUMMED = ("embed", "expert_embed", "latent")  # an input or output of every matrix of a block
 _RMS = 0.2  # root mean square of the entries of an update: what Adam's have
 
 
@@ -47,7 +48,7 @@ def matrices(axes: Any) -> Any:
     """
 
     def one(axes: tuple[str, ...]) -> Matrix | None:
-        embed = next((i for i, name in enumerate(axes) if name in ("embed", "expert_embed")), 0)
+        embed = next((i for i, name in enumerate(axes) if name in _SUMMED), 0)
         if axes[0] != "layers" or not embed:
             return None
         stacked = tuple(i for i, name in enumerate(axes) if name in ("layers", "experts"))

@@ -22,7 +22,7 @@ from training.schedule import learning_rate
 def make_optimizer(
     config: OptimizerConfig, steps: int, model: Decoder, mesh: Mesh
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping, a direction, weight decay on all but norm scales and biases, the learning rate.
+    """Clipping, a direction, weight decay on all but norm scales, biases and sinks, the rate.
 
     Args:
       config: the optimizer.
@@ -42,7 +42,7 @@ def make_optimizer(
 
 def _decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: not path[-1].key.endswith(("scale", "bias")), params
+        lambda path, _: not path[-1].key.endswith(("scale", "bias", "sinks")), params
     )
 
 

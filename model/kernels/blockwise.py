@@ -163,7 +163,8 @@ def _forward(
     keys: Tokens,
     sinks: jax.Array,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
-    nothing = Mixed(jnp.zeros(q.shape, v.dtype), jnp.broadcast_to(sinks[:, :, None], q.shape[:-1]))
+    out = (*q.shape[:-1], v.shape[-1])
+    nothing = Mixed(jnp.zeros(out, v.dtype), jnp.broadcast_to(sinks[:, :, None], q.shape[:-1]))
     mixed = _mixed(how, q, k, v, queries, keys, nothing)
     # Both are kept where the output of attention is: neither is computed again for the other.
     mixed = Mixed(*(checkpoint_name(x, "attention") for x in mixed))

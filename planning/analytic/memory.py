@@ -116,7 +116,7 @@ def _activations(layout: Layout) -> list[Held]:
     if model.remat != "none":
         heads = layout.heads + layout.kv_heads
         width: float = 2 * model.embed_dim + 2 * heads * model.head_dim
-        width += layout.hidden * (3 if model.mlp == "swiglu" else 2)
+        width += layout.hidden * (3 if model.gated else 2)
         again = round(layout.itemsize * layout.rows * layout.length * width)
         formula = "B T (2 D + 2 (N + K) H + 3 F) a (2 F for gelu)"
         lines.append(Held("activations", "a block, computed again", again, formula, (BLOCKS,)))
@@ -161,7 +161,7 @@ def _experts(layout: Layout) -> list[Held]:
     ]
     if travel:
         width = moe.expert_mlp_dim / layout.ways("mlp", moe.expert_mlp_dim)
-        more = a * rows * width * (1 - 1 / ROOM) * (5 if model.mlp == "swiglu" else 4)
+        more = a * rows * width * (1 - 1 / ROOM) * (5 if model.gated else 4)
         of_experts = sum(p.whole for p in layout.parameters if "experts" in p.axes)
         whole = of_experts / layout.expert_layers
         lines += [

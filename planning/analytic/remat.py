@@ -71,7 +71,7 @@ _INSIDE: Mapping[str, Tensor] = {
     ),
     "attention, transposed": Tensor(_heads, "N H a"),
     "inside the activation function": Tensor(
-        lambda o: _hidden(o) * (4 if o.run.model.mlp == "swiglu" else 5), "4 F a (5 for gelu)"
+        lambda o: _hidden(o) * (4 if o.run.model.gated else 5), "4 F a (5 without a gate)"
     ),
 }
 """What only a backward pass without recomputation reads besides."""
@@ -79,7 +79,7 @@ _INSIDE: Mapping[str, Tensor] = {
 
 def _names(model: ModelConfig) -> set[str]:
     """Tensors that the model has and its backward pass reads."""
-    return set(TENSORS) - ({"gate"} if model.mlp == "gelu" else set())
+    return set(TENSORS) - (set() if model.gated else {"gate"})
 
 
 def offloaded(model: ModelConfig) -> set[str]:

@@ -87,7 +87,7 @@ def _products(layout: Layout) -> list[Work]:
         "up": (embed, layout.hidden),
         "down": (layout.hidden, embed),
     }
-    every, lines = {*of_attention, *of_mlp} - ({"gate"} if model.mlp == "gelu" else set()), []
+    every, lines = {*of_attention, *of_mlp} - (set() if model.gated else {"gate"}), []
     for phase, each, names in (
         (FORWARD, 1, every),
         (AGAIN, 1, remat.again(model)),
@@ -171,7 +171,7 @@ def _elementwise(layout: Layout) -> list[Work]:
     stream = layout.rows * layout.between * model.embed_dim
     turned = layout.rows * layout.length * model.head_dim * (layout.heads + layout.kv_heads)
     hidden = layout.rows * layout.length * layout.hidden
-    once = a * (10 * stream + 2 * turned + (3 if model.mlp == "swiglu" else 2) * hidden)
+    once = a * (10 * stream + 2 * turned + (3 if model.gated else 2) * hidden)
     formula = "n B T (10 D + 2 (N + K) H + 3 F) a"
     phases = [(FORWARD, 1, ""), (BACKWARD, 2, "2 x ")]
     if model.remat != "none":
@@ -246,7 +246,7 @@ def _experts(layout: Layout) -> list[Work]:
     if not moe.num_experts:
         return []
     n, m = layout.expert_layers * layout.microbatches, layout.rows * layout.length
-    rows, gated = m * moe.experts_per_token * model.embed_dim, model.mlp == "swiglu"
+    rows, gated = m * moe.experts_per_token * model.embed_dim, model.gated
     here = moe.num_experts / layout.ways("experts") - moe.experts_per_token
     width = moe.expert_mlp_dim / layout.ways("mlp", moe.expert_mlp_dim)
     others = max(here, 0) * (3 if gated else 2) * model.embed_dim * width

@@ -15,6 +15,7 @@ from model import grouped, moe, parameters
 from model.config import ModelConfig
 from model.kernels import megablox
 from model.layers import ExpertWeights
+from model.mlp import ACTIVATIONS
 from model.moe_config import MoeConfig
 from tests.jaxprs import equations
 from tests.model.conftest import SMALL, lively, small_config
@@ -74,7 +75,9 @@ def compare(found: Any, expected: Any, part: float = 2e-6) -> None:
 def test_values_and_gradients(how: str, gate: bool) -> None:
     given = case(how, gate)
     with jax.default_matmul_precision("highest"):
-        found = slopes(moe.on_one(grouped.ragged), *given)
+        found = slopes(
+            moe.on_one(grouped.ragged, ACTIVATIONS["swiglu" if gate else "gelu"]), *given
+        )
         expected = slopes(every_expert_on_every_token, *given)
     compare(found, expected)
     if how == "nothing":

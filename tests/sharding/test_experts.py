@@ -15,6 +15,7 @@ from model import grouped, moe
 from model.config import ModelConfig, Remat
 from model.kernels import megablox
 from model.layers import ExpertWeights
+from model.mlp import ACTIVATIONS
 from model.moe_config import MoeConfig
 from sharding import rounds as travel
 from sharding.config import AXES
@@ -88,7 +89,7 @@ def slopes(function: Any) -> Any:
 
 @functools.cache
 def on_one() -> Any:
-    return slopes(moe.on_one(grouped.ragged))
+    return slopes(moe.on_one(grouped.ragged, ACTIVATIONS["swiglu"]))
 
 
 def compare(function: Any, *how: str) -> None:

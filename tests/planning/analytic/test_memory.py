@@ -155,7 +155,7 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp):
     )
     definition, state = nnx.split(block)
     segments = jnp.zeros((rows, length), jnp.int32)
-    angles = rotary_angles(segments, model.head_dim, 1e4)
+    angles = rotary_angles(model, segments)
 
     def layer(x, state):
         return nnx.merge(definition, state)(x, segments, angles, None, 0)[0]
