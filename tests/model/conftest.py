@@ -10,7 +10,9 @@ import pytest
 from model import parameters
 from model.config import ModelConfig
 from model.decoder import Decoder
+from model.latent_config import LatentConfig
 from model.moe_config import MoeConfig
+from model.rope_scaling import RopeScaling
 
 SMALL: dict[str, Any] = dict(
     vocab_size=61,
@@ -45,6 +47,49 @@ KINDS: dict[str, dict[str, Any]] = {
             balance="bias",
             balance_weight=1e-3,
         ),
+    ),
+    "gemma3": dict(
+        norms="both",
+        norm_offset=1.0,
+        embed_scale=32**0.5,
+        mlp="geglu",
+        qk_norm=True,
+        attention_scale=0.2,
+        sliding_window=5,
+        layer_pattern=("local", "global"),
+        rope_theta=1e5,
+        rope_local_theta=1e4,
+        rope_scaling=RopeScaling("linear", factor=4.0),
+    ),
+    "olmo2": dict(norms="post", qk_norm=True, qk_norm_over="heads", tie_embeddings=False),
+    "qwen2": dict(
+        qkv_bias=True,
+        rope_scaling=RopeScaling("llama3", 4.0, original_length=16, high_freq_factor=2.0),
+    ),
+    "latent": dict(
+        num_kv_heads=4,
+        latent=LatentConfig(kv_rank=12, query_rank=20, rope_dim=4, value_dim=6),
+        rope_scaling=RopeScaling("yarn", 4.0, original_length=8),
+        moe=MoeConfig(
+            num_experts=8,
+            experts_per_token=3,
+            expert_mlp_dim=16,
+            shared_experts=1,
+            first_dense=1,
+            scoring="sigmoid",
+            groups=4,
+            groups_per_token=2,
+            balance="bias",
+        ),
+    ),
+    "gpt_oss": dict(
+        bias=True,
+        mlp="clamped_swiglu",
+        attention_sinks=True,
+        sliding_window=4,
+        layer_pattern=("local", "global", "global"),
+        rope_scaling=RopeScaling("yarn", 4.0, original_length=8, truncate=False),
+        moe=MoeConfig(num_experts=4, expert_mlp_dim=40),
     ),
 }
 

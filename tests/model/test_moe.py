@@ -149,7 +149,6 @@ def test_impossible_experts(values: dict[str, Any], says: str) -> None:
     ("values", "says"),
     [
         (dict(quantization="int8"), "quantization='int8': products with experts cannot"),
-        (dict(bias=True), "bias=True: experts have no biases"),
         (dict(moe=MoeConfig(4, first_dense=3)), "leaves no layer of num_layers=3 to experts"),
         (dict(moe=MoeConfig(4, first_dense=1), scan_unroll=3), "num_layers - moe.first_dense=2"),
     ],
