@@ -30,6 +30,7 @@ def gathered(
     k_BTKH: jax.Array,
     v_BTKH: jax.Array,
     segments_BT: jax.Array,
+    sinks_N: jax.Array | None = None,
 ) -> jax.Array:
     """Attention of this device's queries to all keys of their rows.
 
@@ -37,6 +38,7 @@ def gathered(
       attend_part: of a file in model/kernels, window and softcap given.
       axes, devices: the mesh axes that rows lie along, and how many devices those are.
       q_BTNH, k_BTKH, v_BTKH, segments_BT: this device's.
+      sinks_N: as of model.attention.attend.
 
     Returns:
       [B, T, N, H] in v's dtype.
@@ -49,7 +51,9 @@ def gathered(
     @functools.partial(
         jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("attention")
     )
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+    def attend(
+        q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, **sinks: jax.Array
+    ) -> jax.Array:
         return attend_part(
             q,
             whole(k),
@@ -58,9 +62,11 @@ def gathered(
             whole(segments),
             starts=starts(q.shape[1] * devices, devices),
             part=collectives.index(axes),
+            **sinks,
         )
 
-    return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+    sinks = {} if sinks_N is None else {"sinks_N": sinks_N}
+    return attend(q_BTNH, k_BTKH, v_BTKH, segments_BT, **sinks)
 
 
 def ring(
