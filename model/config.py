@@ -211,6 +211,11 @@ class ModelConfig:
         return tuple(kinds[i % len(kinds)] == "local" for i in range(self.num_layers))
 
     @property
+    def value_dim(self) -> int:
+        """Features of a head's values."""
+        return self.latent.value_dim if self.latent.kv_rank else self.head_dim
+
+    @property
     def score_scale(self) -> float:
         """What products of queries and keys are multiplied by, as a config may leave it open."""
         return self.attention_scale or self.head_dim**-0.5
@@ -332,7 +337,7 @@ class ModelConfig:
         chosen = self._expert_layer_weights(self.moe.experts_per_token)
         matmul += (self.num_layers - self.dense_layers) * chosen
         matmul += self.padded_vocab_size * self.embed_dim
-        size = self.head_dim + (self.latent.value_dim if self.latent.kv_rank else self.head_dim)
+        size = self.head_dim + self.value_dim
         return 6 * matmul + 6 * self.num_layers * self.num_heads * size * self.keys_seen(length)
 
     def keys_seen(self, length: int) -> float:

@@ -42,11 +42,22 @@ def _embed(o: Layout) -> float:
 
 
 def _heads(o: Layout) -> float:
-    return o.itemsize * o.run.model.head_dim * o.heads
+    return o.itemsize * (o.run.model.head_dim * o.heads + o.run.model.latent.query_rank)
 
 
-def _kv_heads(o: Layout) -> float:
-    return o.itemsize * o.run.model.head_dim * o.kv_heads
+def _keys(o: Layout) -> float:
+    latent, size = o.run.model.latent, o.run.model.head_dim
+    if not latent.kv_rank:
+        return o.itemsize * size * o.kv_heads
+    return o.itemsize * ((size - latent.rope_dim) * o.kv_heads + latent.kv_rank + latent.rope_dim)
+
+
+def _values(o: Layout) -> float:
+    return o.itemsize * o.run.model.value_dim * o.kv_heads
+
+
+def _mixed(o: Layout) -> float:
+    return o.itemsize * o.run.model.value_dim * o.heads
 
 
 def _hidden(o: Layout) -> float:
@@ -56,9 +67,9 @@ def _hidden(o: Layout) -> float:
 TENSORS: Mapping[str, Tensor] = {
     "block": Tensor(_embed, "D a", between=True),
     "query": Tensor(_heads, "N H a"),
-    "key": Tensor(_kv_heads, "K H a"),
-    "value": Tensor(_kv_heads, "K H a"),
-    "attention": Tensor(lambda o: _heads(o) + 4 * o.heads, "N (H a + 4)"),
+    "key": Tensor(_keys, "K H a"),
+    "value": Tensor(_values, "K H a"),
+    "attention": Tensor(lambda o: _mixed(o) + 4 * o.heads, "N (H a + 4)"),
     "out": Tensor(_embed, "D a", between=True),
     "gate": Tensor(_hidden, "F a"),
     "up": Tensor(_hidden, "F a"),
@@ -69,7 +80,7 @@ _INSIDE: Mapping[str, Tensor] = {
     "inside the norms": Tensor(
         lambda o: 2 * ((12 + o.itemsize) * o.run.model.embed_dim + 8), "2 ((12 + a) D + 8)", True
     ),
-    "attention, transposed": Tensor(_heads, "N H a"),
+    "attention, transposed": Tensor(_mixed, "N H a"),
     "inside the activation function": Tensor(
         lambda o: _hidden(o) * (4 if o.run.model.gated else 5), "4 F a (5 without a gate)"
     ),

@@ -8,7 +8,7 @@ reads and writes once for as many as XLA commonly fuses.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from planning.analytic import remat
@@ -71,22 +71,21 @@ def _fill(layout: Layout, *sizes: float) -> float:
     return share
 
 
+Products = Mapping[str, Sequence[tuple[float, float]]]
+"""By the names of a block's tensors: inputs and outputs of the products that make them."""
+
+
 def _products(layout: Layout) -> list[Work]:
     """Products with the weights of the blocks."""
     model, m, a = layout.run.model, layout.rows * layout.length, layout.itemsize
     n = layout.calls
-    embed, size = model.embed_dim, model.head_dim
-    of_attention: dict[str, tuple[float, float]] = {
-        "query": (embed, layout.heads * size),
-        "key": (embed, layout.kv_heads * size),
-        "value": (embed, layout.kv_heads * size),
-        "out": (layout.heads * size, embed),
+    embed = model.embed_dim
+    of_mlp: Products = {
+        "gate": [(embed, layout.hidden)],
+        "up": [(embed, layout.hidden)],
+        "down": [(layout.hidden, embed)],
     }
-    of_mlp: dict[str, tuple[float, float]] = {
-        "gate": (embed, layout.hidden),
-        "up": (embed, layout.hidden),
-        "down": (layout.hidden, embed),
-    }
+    of_attention = _latent_products(layout) if model.latent.kv_rank else _head_products(layout)
     every, lines = {*of_attention, *of_mlp} - (set() if model.gated else {"gate"}), []
     for phase, each, names in (
         (FORWARD, 1, every),
@@ -94,7 +93,7 @@ def _products(layout: Layout) -> list[Work]:
         (BACKWARD, 2, every),
     ):
         for half, products in ((ATTENTION, of_attention), (MLP, of_mlp)):
-            shapes = [shape for name, shape in products.items() if name in names]
+            shapes = [shape for name, some in products.items() if name in names for shape in some]
             if not shapes:
                 continue
             times = n * each
@@ -112,18 +111,53 @@ def _products(layout: Layout) -> list[Work]:
     return lines
 
 
+def _head_products(layout: Layout) -> Products:
+    embed, size = layout.run.model.embed_dim, layout.run.model.head_dim
+    return {
+        "query": [(embed, layout.heads * size)],
+        "key": [(embed, layout.kv_heads * size)],
+        "value": [(embed, layout.kv_heads * size)],
+        "out": [(layout.heads * size, embed)],
+    }
+
+
+def _latent_products(layout: Layout) -> Products:
+    """Of latent attention (model/latent.py)."""
+    model, latent = layout.run.model, layout.run.model.latent
+    embed, of_queries = model.embed_dim, layout.heads * model.head_dim
+    query: list[tuple[float, float]] = [(embed, of_queries)]
+    if latent.query_rank:
+        query = [(embed, latent.query_rank), (latent.query_rank, of_queries)]
+    plain, values = model.head_dim - latent.rope_dim, layout.heads * latent.value_dim
+    return {
+        "query": query,
+        "key": [(embed, latent.kv_rank + latent.rope_dim), (latent.kv_rank, layout.heads * plain)],
+        "value": [(latent.kv_rank, values)],
+        "out": [(values, embed)],
+    }
+
+
 def pairs(layout: Layout) -> float:
     """Pairs of a query and a key of one row and head that the kernel computes, masked ones too.
 
     It works in blocks, b x b, and leaves out those that are masked whole; `context` shares them.
+    The mean over layers, where some are local.
     """
-    length, window = layout.run.data.sequence_length, layout.run.model.sliding_window
+    model, length = layout.run.model, layout.run.data.sequence_length
+    near = _pairs(layout, model.sliding_window)
+    if (local := model.local_layers) is not None:
+        share = sum(local) / len(local)
+        near = share * near + (1 - share) * _pairs(layout, 0)
+    return near / layout.ways("length", length)
+
+
+def _pairs(layout: Layout, window: int) -> float:
     side = block(layout)
-    blocks = -(-length // side)
+    blocks = -(-layout.run.data.sequence_length // side)
     # Queries of block i see keys from that of their window's first to their own.
     first = [max(i * side - window + 1, 0) // side if window else 0 for i in range(blocks)]
     seen = sum(i + 1 - since for i, since in enumerate(first))
-    return seen * side * side / layout.ways("length", length)
+    return seen * side * side
 
 
 def block(layout: Layout) -> int:
@@ -143,10 +177,11 @@ def _attention(layout: Layout) -> list[Work]:
     """
     model, a, n = layout.run.model, layout.itemsize, layout.calls
     each = layout.rows * layout.heads * pairs(layout)
-    a_product = 2 * each * model.head_dim
+    size = (model.head_dim + model.value_dim) / 2  # of a head
+    a_product = 2 * each * size
     # Queries and what belongs to them once, keys and values again for every block of queries.
-    tokens = layout.rows * layout.length * layout.heads * model.head_dim
-    moved = a * (2 * tokens + 2 * each / block(layout) * model.head_dim)
+    tokens = layout.rows * layout.length * layout.heads * size
+    moved = a * (2 * tokens + 2 * each / block(layout) * size)
     backward = 5 if layout.topology.chip is None else 7
     phases = [(FORWARD, 2, 1.0), (BACKWARD, backward, 3.0)]
     if "attention" in remat.again(model):
@@ -157,7 +192,7 @@ def _attention(layout: Layout) -> list[Work]:
             "",
             "scores and values",
             n * products * a_product,
-            n * products * a_product / _fill(layout, model.head_dim),
+            n * products * a_product / _fill(layout, size),
             n * passes * moved,
             f"{products} x 2 n B N H x pairs",
         )

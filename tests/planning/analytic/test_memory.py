@@ -1,7 +1,6 @@
 """What a device holds: exactly where that can be, within a stated factor where it is a guess."""
 
 import dataclasses
-import functools
 import typing
 
 import jax
@@ -16,6 +15,7 @@ from model import remat as model_remat
 from model.config import TENSORS, ModelConfig, Remat
 from model.decoder import Block
 from model.kernels import blockwise
+from model.latent_config import LatentConfig
 from model.layers import Means, rotary_angles
 from planning.analytic import hosts, layout, memory, remat
 from planning.topology import parse
@@ -136,21 +136,30 @@ def test_policies_are_the_models():
     assert {*remat.TENSORS, "down"} == set(TENSORS)
 
 
-@pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
+POLICIES = [*((policy, ()) for policy in typing.get_args(Remat)), ("full", ("query", "down", "up"))]
+LATENT = LatentConfig(kv_rank=12, query_rank=20, rope_dim=4, value_dim=6)
+
+
 @pytest.mark.parametrize(
-    ("policy", "save"),
-    [*((policy, ()) for policy in typing.get_args(Remat)), ("full", ("query", "down", "up"))],
+    ("policy", "save", "mlp", "latent"),
+    [
+        *((*policy, mlp, None) for policy in POLICIES for mlp in ("swiglu", "gelu")),
+        # What is between the products of latent attention is not estimated.
+        *((*policy, "swiglu", LATENT) for policy in POLICIES if policy[0] != "none"),
+    ],
 )
-def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp):
+def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp, latent):
     """The residuals of a block's vjp, in bytes a token, but for what is the same in all blocks."""
     model = dataclasses.replace(
         SMALL, remat=policy, remat_save=save, mlp=mlp, dtype="bfloat16", num_kv_heads=2
     )
-    rows, length, half = 3, 32, SMALL.head_dim // 2
+    if latent:
+        model = dataclasses.replace(model, num_kv_heads=model.num_heads, latent=latent)
+    rows, length, half = 3, 32, (latent.rope_dim if latent else SMALL.head_dim) // 2
     block = Block(
         model,
         nnx.Rngs(0),
-        Means(attend=functools.partial(blockwise.attend, block=8)),
+        Means(attend=lambda q, k, v, segments, *_: blockwise.attend(q, k, v, segments, block=8)),
         experts=False,
     )
     definition, state = nnx.split(block)
@@ -158,7 +167,7 @@ def test_what_a_block_keeps_is_what_jax_keeps(policy, save, mlp):
     angles = rotary_angles(model, segments)
 
     def layer(x, state):
-        return nnx.merge(definition, state)(x, segments, angles, None, 0)[0]
+        return nnx.merge(definition, state)(x, segments, angles, None, None, 0)[0]
 
     if policy != "none":
         layer = jax.checkpoint(layer, policy=model_remat.policy(model))

@@ -12,6 +12,7 @@ from flax import nnx
 from model import remat
 from model.config import Remat
 from model.decoder import Block
+from model.latent_config import LatentConfig
 from model.layers import Means
 from planning.analytic import layout, work
 from planning.topology import parse
@@ -78,25 +79,30 @@ def test_stages_compute_also_when_they_have_nothing_to_do():
     assert flops(staged, name=head) == flops(plain, name=head)
 
 
+@pytest.mark.parametrize("latent", [False, True], ids=["heads", "latent"])
 @pytest.mark.parametrize(
     ("policy", "save"),
     [*((policy, ()) for policy in typing.get_args(Remat)), ("full", ("query", "out", "gate"))],
 )
-def test_products_with_weights_are_those_that_jax_traces(policy, save):
+def test_products_with_weights_are_those_that_jax_traces(policy, save, latent):
     """Those of a block and its gradients in a jaxpr, attention being none."""
     kinds = dict(remat=policy, remat_save=save, num_kv_heads=2, num_layers=1)
+    if latent:
+        few = LatentConfig(kv_rank=12, query_rank=20, rope_dim=4, value_dim=6)
+        kinds |= dict(num_kv_heads=SMALL.num_heads, latent=few)
     model = dataclasses.replace(SMALL, **kinds)
     rows, length = 3, 32
 
-    def no_attention(q, k, v, segments):
-        return q * k.mean() * v.mean()
+    def no_attention(q, k, v, *_):
+        return q[..., : v.shape[-1]] * q.mean() * k.mean() * v.mean()
 
     definition, state = nnx.split(
         Block(model, nnx.Rngs(0), Means(attend=no_attention), experts=False)
     )
 
     def layer(x, state):
-        return nnx.merge(definition, state)(x, None, None, None, 0)[0]
+        angles = jnp.zeros((rows, length, few.rope_dim // 2)) if latent else None
+        return nnx.merge(definition, state)(x, None, angles, None, None, 0)[0]
 
     if policy != "none":
         layer = jax.checkpoint(layer, policy=remat.policy(model))
