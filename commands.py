@@ -61,6 +61,7 @@ def run(
     main: Callable[[Job], None],
     required: Sequence[str],
     check: Callable[[], object] = lambda: None,
+    arguments: Callable[[Sequence[str]], object] | None = None,
 ) -> None:
     """Parses flags, joins the other processes and runs a command.
 
@@ -73,11 +74,14 @@ def run(
       main: the command.
       required: flags that must be given.
       check: refuses what can be refused by the flags alone, before JAX starts.
+      arguments: is given what stands beside the flags; without it, nothing may.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         try:
-            if len(argv) > 1:
+            if arguments is not None:
+                arguments(argv[1:])
+            elif len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: flags start with --")
             for name in required:
                 if not flags.FLAGS[name].present and not flags.FLAGS[name].value:

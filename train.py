@@ -25,13 +25,15 @@ from absl import flags
 from jax.sharding import Mesh
 
 import commands
-from checkpointing import continuation, record
+from checkpointing import continuation, record, starting
 from checkpointing.checkpoints import Checkpoints
+from checkpointing.starting import Start
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
-from configs import door, layouts
+from configs import door, layouts, start_from
 from configs import flags as config_flags
+from data import tokenizer as tokenizers
 from data.preparation import Prepared, prepare
 from data.stream import Stream, stream_of
 from data.windows import Windows
@@ -52,7 +54,7 @@ from sharding.layer_order import LayerOrder
 from sharding.placement import abstract_rows
 from training.assembly import Assembly, assemble
 from training.config import RunConfig
-from training.state import TrainState, fresh_state, shardings_of, stacked
+from training.state import TrainState, begun, fresh_state, shardings_of, stacked
 
 CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
@@ -101,12 +103,15 @@ class Run(NamedTuple):
 
 def main(job: commands.Job) -> None:
     began = time.perf_counter()
-    chosen, layout = layouts.applied(CONFIG.value, name_here(), config_flags.given())
-    config = door.read(chosen, jax.default_backend())
-    if layout and job.others.index == 0:
-        print(layout, file=sys.stderr)
-    job.watch.bounds = config.watch
     workdir = Workdir(WORKDIR.value)
+    starting.check(workdir)
+    given = config_flags.given()
+    chosen, layout = layouts.applied(CONFIG.value, name_here(), given)
+    chosen, taken = start_from.applied(chosen, given, workdir)
+    config = door.read(chosen, jax.default_backend())
+    for line in filter(None, (layout, taken)) if job.others.index == 0 else ():
+        print(line, file=sys.stderr)
+    job.watch.bounds = config.watch
     profile = Profile(PROFILE.value, config.train.steps, workdir.local)
     mesh = lay_out(config, memory=memory_here())
     lock = workdir.hold() if job.others.index == 0 else None
@@ -116,7 +121,9 @@ def main(job: commands.Job) -> None:
         data = commands.in_turn(
             job,
             lambda progress: prepare(
-                config.data, progress, lambda tokenizer: door.check_tokenizer(config, tokenizer)
+                start_from.data_of(config, workdir),
+                progress,
+                lambda tokenizer: door.check_tokenizer(config, tokenizer),
             ),
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
@@ -157,13 +164,22 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         say: Callable[[str], None] = progress.note if progress else lambda text: None
         profile.begin(start, say)
         now = record.make(config, run.stream, run.data, versions(), environment.commit())
+        source = None if start else starts_from(run, say)
+        if source is not None:
+            origin, began_with = source.record.origin, source.record.identity()
+            now = dataclasses.replace(now, origin=origin, began=began_with)
         before = go_on(run, checkpoints, start, now, say)
+        if start and before:
+            now = dataclasses.replace(now, origin=before.origin, began=before.began)
         if finished:
             say(f"all {steps} steps are done: see {workdir}/{REPORT}, or raise config.train.steps")
             return
 
         files = begin_files(run, now, None if before is None else start, say)
-        state = first_state(run, checkpoints, start, say)
+        if source is None:
+            state = first_state(run, checkpoints, start, say)
+        else:
+            state = state_from(run, source, order)
         say(outlook.describe(config, run.data, run.stream, run.mesh, run.made.state))
         for note in outlook.notes(config, run.stream):
             say(note)
@@ -261,6 +277,8 @@ def go_on(
     for note in notes:
         say(note)
     so_far = dataclasses.replace(now, stream=run.stream.fingerprint(before.step))
+    if start:  # it has its own parameters
+        so_far = dataclasses.replace(so_far, began=before.began)
     for change in continuation.check(before, so_far, run.workdir):
         say(f"changed since the run began: {change}")
     return before
@@ -306,6 +324,34 @@ def first_state(
         out_shardings=shardings_of(run.made.state),
     )
     return make()
+
+
+def starts_from(run: Run, say: Callable[[str], None]) -> Start | None:
+    """The checkpoint that the first step starts from; None where parameters are drawn."""
+    if not (text := run.config.train.start_from):
+        return None
+    source = starting.find(text)
+    seen = {"the step": str(source.step), "the parameters": source.record.identity()}
+    commands.compare(run.job, "what to start from", seen)
+    say(f"starting from step {source.step} of {text}, with a fresh optimizer")
+    if run.first:
+        own, used = source.workdir.path / TOKENIZER, run.data.tokenizer.fingerprint
+        same = own.exists() and tokenizers.load(own).fingerprint == used
+        starting.carry(source, run.workdir, same)
+    return source
+
+
+def state_from(run: Run, source: Start, order: LayerOrder) -> TrainState:
+    """The state before the first step of a run that starts from another's parameters."""
+    run.job.watch.at("reading the parameters", run.job.watch.bounds.start)
+    made = run.made
+    params = starting.take(source, made.outline, made.state.params, order)
+    make = jax.jit(
+        lambda params: begun(params, made.tx),
+        out_shardings=shardings_of(made.state),
+        donate_argnums=0,
+    )
+    return make(params)
 
 
 def compile_programs(

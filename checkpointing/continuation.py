@@ -42,7 +42,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
         FREE: "offload",
     },
-    "train": {FROZEN: "batch_size seed z_loss", SCHEDULE: "steps", FREE: "accumulation"},
+    "train": {FROZEN: "batch_size seed z_loss start_from", SCHEDULE: "steps", FREE: "accumulation"},
     "evaluation": {FREE: "every max_tokens batch_size stride"},
     "checkpoint": {FREE: "every keep"},
     "report": {FREE: "prompts max_tokens temperature top_p"},
@@ -118,6 +118,11 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
         raise UserError(
             f"{workdir} holds a run with another config ({listed}): "
             "put the old values back, or choose another --workdir"
+        )
+    if before.began != now.began:
+        raise UserError(
+            f"{workdir} has no checkpoint yet, and config.train.start_from leads to other parameters "
+            "now than when it began: choose another --workdir"
         )
     if before.stream != now.stream:
         raise UserError(

@@ -1,6 +1,8 @@
 """What a run is and how far it has come: the `run` item of a checkpoint, and run.json."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,25 @@ _FREE = ("mesh", "evaluation", "checkpoint", "report", "watch")
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """The published checkpoint that parameters came from, once, by way of convert.py.
+
+    Attributes:
+      family: its `model_type`.
+      source: folder or hub id.
+      dtype: of most of its weights, as `transformers` names it.
+      dtypes: of the others, by their names with {layer} and {expert}.
+      fingerprint: of its config.json and weights.
+    """
+
+    family: str
+    source: str
+    dtype: str
+    dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fingerprint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """Attributes:
     config: of the run.
@@ -25,6 +46,9 @@ class Record:
     commit: of the code, for people; "" where it is not known.
     step, rows, tokens: finished steps, rows taken from the stream, tokens predicted.
     evaluated: whether the evaluation due after `step` is in the metrics.
+    imported: it is no run, but a converted model: its data and training mean nothing.
+    origin: what was converted, here or where train.start_from led in the end.
+    began: identity of the checkpoint that train.start_from began with; "" without one.
     """
 
     config: RunConfig
@@ -37,6 +61,9 @@ class Record:
     rows: int = 0
     tokens: int = 0
     evaluated: bool = False
+    imported: bool = False
+    origin: Origin | None = None
+    began: str = ""
 
     def after(self, step: int, stream: Stream, tokens: int, evaluated: bool) -> "Record":
         """The record of the same run after `step` steps of a stream."""
@@ -52,7 +79,14 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for JSON; `read` makes the record of them again."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return plain | {"config": self.config.to_dict(), "versions": dict(self.versions)}
+        origin = self.origin and dataclasses.asdict(self.origin)
+        more = {"config": self.config.to_dict(), "versions": dict(self.versions)}
+        return plain | more | {"origin": origin}
+
+    def identity(self) -> str:
+        """A name for the parameters that this is the record of: 32 hexadecimal digits."""
+        text = json.dumps(self.to_dict(), sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def make(
@@ -104,6 +138,9 @@ def read(saved: Mapping[str, Any], where: object) -> tuple[Record, list[str]]:
             except ValueError as error:  # a bound that is tighter than it was
                 del plain[section.name]
                 notes.append(f"{where} was saved with {error}: its section takes its defaults")
+    if isinstance(origin := values.get("origin"), Mapping):
+        keys = {field.name for field in dataclasses.fields(Origin)}
+        values["origin"] = Origin(**{key: origin[key] for key in keys & origin.keys()})
     try:
         config, unknown = build(RunConfig, plain)
     except ValueError as error:

@@ -29,6 +29,10 @@ from errors import UserError
 RUN = "run.json"
 TOKENIZER = "tokenizer.json"
 REPORT = "report.html"
+PUBLISHED = "hf"
+"""Folder of what was published with a converted model: config.json, files of its tokenizer."""
+CONVERTING = ".converting"
+"""Is there while a conversion writes the rest, and after one was killed."""
 _LEASE = ".lease"
 _LOCK = ".lock"
 _PROOF = ".shared"
@@ -59,24 +63,24 @@ class Workdir:
         this machine; `publish` copies from there.
     """
 
-    def __init__(self, text: str) -> None:
-        """Raises UserError if `text` names no place where a run can be."""
+    def __init__(self, text: str, name: str = "--workdir") -> None:
+        """Raises UserError if `text` names no place where a run can be; `name` is what gave it."""
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
         if scheme and scheme[1] == "gs" and not text.startswith("gs://"):
-            raise UserError(f"--workdir={text}: give gs://BUCKET/FOLDER, with two slashes")
+            raise UserError(f"{name}={text}: give gs://BUCKET/FOLDER, with two slashes")
         if scheme and scheme[1] != "gs":
             reason = ": Orbax cannot save there" if scheme[1] == "s3" else ""
             raise UserError(
-                f"--workdir={text}: a run cannot be in {scheme[1]}:// storage{reason}; give a "
+                f"{name}={text}: a run cannot be in {scheme[1]}:// storage{reason}; give a "
                 "local directory or gs://BUCKET/FOLDER"
             )
         self._remote = bool(scheme)
         if self._remote:
             if not re.fullmatch(r"gs://[^/]+/.+", text):
-                raise UserError(f"--workdir={text}: give gs://BUCKET/FOLDER")
+                raise UserError(f"{name}={text}: give gs://BUCKET/FOLDER")
             if importlib.util.find_spec("gcsfs") is None:
                 raise UserError(
-                    f"--workdir={text}: buckets need the package gcsfs: `make setup GCS=1`"
+                    f"{name}={text}: buckets need the package gcsfs: `make setup GCS=1`"
                 )
             self.path = epath.Path(text.rstrip("/"))
             self.local = cache.root() / "runs" / cache.key(workdir=str(self.path))
@@ -126,6 +130,20 @@ class Workdir:
         """Whether there is anything."""
         with self.reached():
             return self.path.exists()
+
+    def names(self) -> list[str]:
+        """What is there, but for what holds it against other runs."""
+        with self.reached():
+            found = self.path.iterdir() if self.path.exists() else ()
+            return sorted(one.name for one in found if one.name not in (_LOCK, _LEASE, _PROOF))
+
+    def clear(self) -> None:
+        """Removes all that `names` lists: only after a conversion that was killed."""
+        with self.reached():
+            # The mark goes last: killed at this, it is begun again.
+            for name in sorted(self.names(), key=lambda name: name == CONVERTING):
+                path = self.path / name
+                path.rmtree() if path.is_dir() else path.unlink()
 
     def read_run(self) -> dict[str, Any] | None:
         """What `write_run` wrote; None in a fresh directory.

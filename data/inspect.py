@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from absl import flags
 
 import commands
-from configs import door
+from configs import door, start_from
 from configs import flags as config_flags
 from data import statistics
 from data.preparation import Prepared, prepare
@@ -59,7 +59,8 @@ def check() -> None:
 
 
 def main(job: commands.Job) -> None:
-    config = door.read(CONFIG.value, "cpu")  # nothing here depends on the platform
+    chosen, _ = start_from.applied(CONFIG.value, config_flags.given())
+    config = door.read(chosen, "cpu")  # nothing here depends on the platform
     job.watch.bounds = config.watch
     data = commands.in_turn(job, lambda progress: prepare(config.data, progress))
     stream = stream_of(config.data, config.train.batch_size, data)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from data import baselines, building, cache, checksums, filters, plan, sources, store
 from data import tokenizer as tokenizers
 from data.config import Corpus, DataConfig
@@ -321,7 +323,7 @@ def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) 
     if config.tokenizer == "byte":
         return tokenizers.ByteTokenizer()
     if config.tokenizer not in tokenizers.TRAINERS:
-        return tokenizers.load(Path(config.tokenizer).expanduser())
+        return tokenizers.load(epath.Path(config.tokenizer).expanduser())
     # One without weight is there for a later stage, and may be added while a run goes on.
     found = [one for one in found if one.corpus.weight]
     splits = [one.key(one.corpus.train_split) | {"weight": one.corpus.weight} for one in found]

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 import commands
-from configs import door
+from configs import door, start_from
 from configs import flags as config_flags
 from data.preparation import prepare
 from data.store import TokenStore
@@ -40,7 +40,8 @@ VERIFY = flags.DEFINE_bool(
 
 def main(job: commands.Job) -> None:
     began = time.perf_counter()
-    config = door.read(CONFIG.value, "cpu")  # nothing here depends on the platform
+    chosen, _ = start_from.applied(CONFIG.value, config_flags.given())
+    config = door.read(chosen, "cpu")  # nothing here depends on the platform
     job.watch.bounds = config.watch
     job.watch.at("preparing the data", config.watch.prepare)
     with commands.PreparationProgress() as show:

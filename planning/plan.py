@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from configs import door, layouts
+from configs import door, layouts, start_from
 from data.tokenizing.byte import ByteTokenizer
 from planning import devices
 from planning.analytic.estimate import Estimate, estimate
@@ -153,6 +153,7 @@ def read_config(
       UserError: a value that cannot be.
     """
     chosen, layout = layouts.applied(config, name_of(topology), given)
+    chosen, _ = start_from.applied(chosen, given)
     for key, value in chosen.data.items():
         if value is None or isinstance(value, FieldReference):
             chosen.data[key] = "not needed"

@@ -75,6 +75,9 @@ class TrainConfig:
       accumulation: microbatches a step is computed in; changes memory, not the result.
       seed: of the initial parameters. (data.seed orders the data.)
       z_loss: weight of log(Z)^2 a token, which keeps logits from drifting (PaLM); 0 is off.
+      start_from: a workdir, of a run or of convert.py, whose newest checkpoint has the parameters
+        that the run begins with, in the place of `seed`; its model is that of the run (see
+        configs/start_from.py). Empty: none.
     """
 
     steps: int = 1000
@@ -82,6 +85,7 @@ class TrainConfig:
     accumulation: int = 1
     seed: int = 0
     z_loss: float = 0.0
+    start_from: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation"):

@@ -30,7 +30,11 @@ class TrainState:
 
 def fresh_state(model: Decoder, tx: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step; `model` is an outline."""
-    params = parameters.initialize(model.config, seed, model.means)
+    return begun(parameters.initialize(model.config, seed, model.means), tx)
+
+
+def begun(params: parameters.Params, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step from these parameters on."""
     return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32))
 
 

@@ -1,15 +1,19 @@
 """Byte-level tokenizers of the `tokenizers` library, whatever their model is."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from data.tokenizing import lossless
+from data.tokenizing.specials import Specials
 from errors import UserError
 
+FORMAT = "podium-byte-level"  # the "type" of the file that `save` writes where specials are given
 BOS, EOS = "<|bos|>", "<|eos|>"
 _KNOWN_BOS = (BOS, "<|begin_of_text|>", "<bos>", "<s>", "<|endoftext|>")
 _KNOWN_EOS = (EOS, "<|end_of_text|>", "<eos>", "</s>", "<|endoftext|>")
@@ -21,6 +25,7 @@ class ByteLevelTokenizer:
     Args:
       serialized: the content of a `tokenizer.json`.
       origin: where it came from, for messages.
+      specials: BOS and EOS; what is not given is one that we know.
 
     Raises:
       UserError: it is no tokenizer, has no BOS or EOS that we know, or loses text.
@@ -28,7 +33,9 @@ class ByteLevelTokenizer:
 
     prefix_bytes = 0
 
-    def __init__(self, serialized: str, origin: str) -> None:
+    def __init__(
+        self, serialized: str, origin: str, specials: Specials = Specials()
+    ) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
         except Exception as error:
@@ -39,21 +46,29 @@ class ByteLevelTokenizer:
         self._tokenizer.encode_special_tokens = True  # text is text, whatever it spells
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._serialized = serialized
-        self.fingerprint = hashlib.sha256(serialized.encode()).hexdigest()[:32]
+        self.serialized = serialized
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         added = self._tokenizer.get_added_tokens_decoder()
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        self.bos_id = _special(vocabulary, _KNOWN_BOS, "BOS", origin)
-        self.eos_id = _special(vocabulary, _KNOWN_EOS, "EOS", origin)
-        specials = {i for i, token in added.items() if token.special} | {self.bos_id, self.eos_id}
+        self.bos_id = _special(vocabulary, (specials.bos, *_KNOWN_BOS), "BOS", origin)
+        self.eos_id = _special(vocabulary, (specials.eos, *_KNOWN_EOS), "EOS", origin)
+        self._saved = serialized
+        if (self.bos_id, self.eos_id) != tuple(
+            next((vocabulary[one] for one in known if one in vocabulary), None)
+            for known in (_KNOWN_BOS, _KNOWN_EOS)
+        ):
+            given = {"bos": specials.bos, "eos": specials.eos}
+            head: dict[str, Any] = {"type": FORMAT, "version": 1}
+            self._saved = json.dumps(head | given | {"tokenizer": serialized}, ensure_ascii=False)
+        self.fingerprint = hashlib.sha256(self._saved.encode()).hexdigest()[:32]
+        special_ids = {i for i, token in added.items() if token.special} | {self.bos_id, self.eos_id}
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         self._tokens = [b""] * self.vocab_size
         try:
             for spelling, i in vocabulary.items():
-                if i in added and i not in specials:
+                if i in added and i not in special_ids:
                     self._tokens[i] = spelling.encode()
-                elif i not in specials:
+                elif i not in special_ids:
                     self._tokens[i] = bytes(byte_of[c] for c in spelling)
         except KeyError as error:
             raise UserError(
@@ -63,7 +78,7 @@ class ByteLevelTokenizer:
         self.special_ids = frozenset(i for i, token in enumerate(self._tokens) if not token)
         self.token_bytes = np.array([len(token) for token in self._tokens], np.int32)
         # Added tokens can take the white space around them: each is tried.
-        words = [f" {token.content} " for i, token in added.items() if i not in specials]
+        words = [f" {token.content} " for i, token in added.items() if i not in special_ids]
         lossless.check(self.encode_batch, self._tokens, "", origin, words)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -76,15 +91,33 @@ class ByteLevelTokenizer:
     def token(self, token_id: int) -> bytes:
         return self._tokens[token_id] if token_id < self.vocab_size else b""
 
+    def spelling(self, token_id: int) -> str:
+        """How a tokenizer.json writes an id."""
+        return str(self._tokenizer.id_to_token(token_id))
+
     def save(self, path: Path) -> None:
-        path.write_text(self._serialized, encoding="utf-8")
+        path.write_text(self._saved, encoding="utf-8")
+
+
+def from_saved(saved: dict[str, Any], origin: str) -> ByteLevelTokenizer:
+    """From the content of the file that `save` wrote.
+
+    Raises:
+      UserError: it is damaged; other errors as ByteLevelTokenizer.
+    """
+    try:
+        serialized, specials = saved["tokenizer"], Specials(saved["bos"], saved["eos"])
+    except KeyError as error:
+        raise UserError(f"{origin} is damaged: copy it again from where it came") from error
+    return ByteLevelTokenizer(serialized, origin, specials)
 
 
 def _special(vocabulary: dict[str, int], known: Sequence[str], role: str, origin: str) -> int:
     for spelling in known:
         if spelling in vocabulary:
             return vocabulary[spelling]
-    raise UserError(f"{origin} has no {role} that Podium knows: it knows {', '.join(known)}")
+    listed = ", ".join(filter(None, known))
+    raise UserError(f"{origin} has no {role} that Podium knows: it knows {listed}")
 
 
 def byte_characters() -> list[str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.tokenizing import gpt2, rank_file, sentence_piece
+from data.tokenizing import byte_level, gpt2, rank_file, sentence_piece, specials
 from data.tokenizing.byte import FORMAT as BYTE_FORMAT
 from data.tokenizing.byte import ByteTokenizer
 from data.tokenizing.byte_level import ByteLevelTokenizer
@@ -23,7 +23,8 @@ _FORMS = (
 def load(path: Path) -> AnyTokenizer:
     """Reads what `save` wrote, or what others wrote, told apart by what the file holds.
 
-    - a byte-level `tokenizer.json` of the `tokenizers` library;
+    - a byte-level `tokenizer.json` of the `tokenizers` library, with the BOS and EOS that the
+      files beside it say (`specials.py`);
     - GPT-2's `encoder.json` and `vocab.bpe`, by either file;
     - a SentencePiece `.model`;
     - a rank file of tiktoken, PATH or PATH:NAME with NAME in `rank_file.ENCODINGS`;
@@ -48,13 +49,14 @@ def load(path: Path) -> AnyTokenizer:
     if encoding is not None or rank_file.is_rank_file(content):
         return RankFileTokenizer(content, encoding, str(path))
     if content.lstrip()[:1] == b"{":
-        return _from_json(content, str(path))
+        return _from_json(content, path)
     if path.suffix == ".model":
         return SentencePieceTokenizer(content, str(path))
     raise UserError(f"{path} is not a tokenizer that Podium reads: give the path of {_FORMS}")
 
 
-def _from_json(content: bytes, origin: str) -> AnyTokenizer:
+def _from_json(content: bytes, path: Path) -> AnyTokenizer:
+    origin = str(path)
     try:
         text = content.decode()
         saved: dict[str, Any] = json.loads(text)
@@ -69,7 +71,9 @@ def _from_json(content: bytes, origin: str) -> AnyTokenizer:
         return sentence_piece.from_saved(saved, origin)
     if kind == rank_file.FORMAT:
         return rank_file.from_saved(saved, origin)
-    return ByteLevelTokenizer(text, origin)
+    if kind == byte_level.FORMAT:
+        return byte_level.from_saved(saved, origin)
+    return ByteLevelTokenizer(text, origin, specials.beside(path, saved))
 
 
 def _split_name(path: Path) -> tuple[Path, str | None]:

@@ -35,7 +35,7 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes, origin: str) -> None:
         library, proto = _parse(model, origin)
         _refuse_losses(proto, origin)
-        self._model = model
+        self.model = model
         # The prefix is put by us, so that text from inside a document can go without it.
         self._prefix = " " if proto.normalizer_spec.add_dummy_prefix else ""
         self.prefix_bytes = len(self._prefix)
@@ -86,10 +86,10 @@ class SentencePieceTokenizer:
         return self._tokens[token_id] if token_id < self.vocab_size else b""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SentencePieceTokenizer, (self._model, "the tokenizer")
+        return SentencePieceTokenizer, (self.model, "the tokenizer")
 
     def save(self, path: Path) -> None:
-        model = base64.b64encode(self._model).decode()
+        model = base64.b64encode(self.model).decode()
         path.write_text(json.dumps({"type": FORMAT, "version": 1, "model": model}) + "\n")
 
 

@@ -57,7 +57,7 @@ def gpt2_pair(
     folder: Path, texts: list[str] = TRAINING, vocab_size: int = 1500
 ) -> dict[bytes, int]:
     """Writes a pair of GPT-2's form; returns the rank of each token's bytes."""
-    model = json.loads(T.train_bpe(texts, vocab_size)._serialized)["model"]
+    model = json.loads(T.train_bpe(texts, vocab_size).serialized)["model"]
     tokens = [*byte_characters(), *("".join(pair) for pair in model["merges"])]
     spelled = dict.fromkeys(tokens)
     ids = {token: i for i, token in enumerate([*spelled, "<|endoftext|>"])}

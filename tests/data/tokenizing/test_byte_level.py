@@ -15,7 +15,7 @@ from tests.data.tokenizing.kinds import CORPUS
 
 def external(**parts: Any) -> str:
     """A tokenizer.json as others write them, from the one we train."""
-    content = json.loads(T.train_bpe(CORPUS, 300)._serialized)
+    content = json.loads(T.train_bpe(CORPUS, 300).serialized)
     return json.dumps(content | parts).replace(T.BOS, "<|endoftext|>")
 
 

@@ -88,7 +88,7 @@ def test_unigram_takes_the_likeliest_pieces() -> None:
     """Viterbi over the vocabulary by hand, with its scores, gives a segmentation as likely."""
     tokenizer = of_kind("unigram")
     assert isinstance(tokenizer, T.ByteLevelTokenizer)
-    model = json.loads(tokenizer._serialized)["model"]
+    model = json.loads(tokenizer.serialized)["model"]
     score = {tokenizer.token(i): s for i, (_, s) in enumerate(model["vocab"]) if i > 1}
     for word in ("function", " return", "naïve", " хеллоу"):
         raw = word.encode()
