@@ -14,7 +14,15 @@ from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 from configs import keys
 from errors import UserError
 
-_NOT_RUNS = ("__init__", "base", "door", "flags", "keys", "layouts", "start_from")  # the other files of configs/
+_NOT_RUNS = (
+    "__init__",
+    "base",
+    "door",
+    "flags",
+    "keys",
+    "layouts",
+    "start_from",
+)  # the other files of configs/
 
 
 def define(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder[Any]:

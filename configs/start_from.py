@@ -21,9 +21,7 @@ from data.config import DataConfig
 from errors import UserError
 from training.config import RunConfig
 
-_OWN = frozenset(
-    "init_std moe.balance_weight moe.bias_rate moe.router_z_weight".split()
-)
+_OWN = frozenset("init_std moe.balance_weight moe.bias_rate moe.router_z_weight".split())
 """Frozen keys of a run that are no part of what the model computes."""
 
 

@@ -152,8 +152,7 @@ def _write_weights(
     wanted = pieces.pieces(family, trained.outline)
     dtypes = [formats.NUMPY[others.get(piece.weight.theirs, most)] for piece in wanted]
     sizes = [
-        math.prod(piece.shape) * dtype.itemsize
-        for piece, dtype in zip(wanted, dtypes, strict=True)
+        math.prod(piece.shape) * dtype.itemsize for piece, dtype in zip(wanted, dtypes, strict=True)
     ]
     shards = list(_shards(sizes, shard_bytes))
     progress = Progress(len(wanted), unit="weight")
@@ -173,9 +172,7 @@ def _write_weights(
         writer.close()
     progress.close()
     if len(shards) > 1:
-        _write_json(
-            folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": files}
-        )
+        _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": files})
 
 
 def _shards(sizes: Sequence[int], most: float) -> Iterator[list[int]]:
@@ -195,7 +192,7 @@ def _theirs(piece: Piece, params: Params, dtype: np.dtype[Any]) -> np.ndarray:
     """One of their weights, on the host."""
     ours = []
     for path, shape in zip(piece.paths, piece.shapes, strict=True):
-        one = _entry(params[path], tuple(np.int32(i) for i in piece.index))
+        one = _entry(params[path], tuple(np.int32(i) for i in piece.at))
         on_host = np.asarray(one.astype(dtype))
         ours.append(on_host[tuple(slice(size) for size in shape)])
     return to_theirs(piece.weight, ours)

@@ -21,7 +21,9 @@ class Filling:
         self._like = like
         where = like.sharding.addressable_devices_indices_map(like.shape)
         self._bounds = {
-            device: tuple(part.indices(size)[:2] for part, size in zip(index, like.shape, strict=True))
+            device: tuple(
+                part.indices(size)[:2] for part, size in zip(index, like.shape, strict=True)
+            )
             for device, index in where.items()
         }
         self._shards = {
@@ -71,7 +73,6 @@ def _overlap(
 ) -> list[tuple[int, int]] | None:
     """Where a part and a shard are both, dimension by dimension; None if nowhere."""
     both = [
-        (max(a, s), min(b, s + size))
-        for (a, b), s, size in zip(bounds, start, shape, strict=True)
+        (max(a, s), min(b, s + size)) for (a, b), s, size in zip(bounds, start, shape, strict=True)
     ]
     return both if all(a < b for a, b in both) else None

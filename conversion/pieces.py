@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from conversion.safetensors_files import listed
@@ -28,7 +27,7 @@ class Piece(NamedTuple):
       theirs: its whole name.
       weight: which it is.
       paths: dotted, of our parameters.
-      index: of them along their first dimensions: its layer, its expert.
+      at: index of them along their first dimensions: its layer, its expert.
       shapes: of each of ours at that index, without the padding of the vocabulary.
       shape: of theirs.
     """
@@ -36,7 +35,7 @@ class Piece(NamedTuple):
     theirs: str
     weight: Weight
     paths: tuple[str, ...]
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     shape: tuple[int, ...]
 
@@ -88,7 +87,10 @@ def pieces(family: Family, outline: Decoder) -> list[Piece]:
 
 
 def match(
-    wanted: Sequence[Piece], found: Mapping[str, tuple[int, ...]], hf: Mapping[str, Any], prefix: str
+    wanted: Sequence[Piece],
+    found: Mapping[str, tuple[int, ...]],
+    hf: Mapping[str, Any],
+    prefix: str,
 ) -> Matched:
     """Finds every weight in a checkpoint.
 
@@ -160,15 +162,19 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def like(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts of the form of `tree` with other leaves, given by dotted paths."""
-    definition = jax.tree.structure(dict(tree), is_leaf=lambda x: not isinstance(x, Mapping))
-    paths = flat(jax.tree.unflatten(definition, list(range(definition.num_leaves))))
-    ordered = sorted(paths, key=paths.__getitem__)
-    return jax.tree.unflatten(definition, [leaves[path] for path in ordered])
+
+    def made(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: made(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else leaves[prefix + key]
+            for key, value in tree.items()
+        }
+
+    return made(tree, "")
 
 
-def _stacks(
-    config: ModelConfig, names: Names
-) -> list[tuple[str, int, int, tuple[Weight, ...]]]:
+def _stacks(config: ModelConfig, names: Names) -> list[tuple[str, int, int, tuple[Weight, ...]]]:
     """Name, first layer, number of layers and weights of each stack."""
     dense, all_layers = config.dense_layers, config.num_layers
     if not config.moe.num_experts:
@@ -195,9 +201,7 @@ def _pieces(
     return [Piece(name, weight, paths, index, ours, _shape(weight, ours))]
 
 
-def _unpadded(
-    config: ModelConfig, axes: Sequence[str], shape: tuple[int, ...]
-) -> tuple[int, ...]:
+def _unpadded(config: ModelConfig, axes: Sequence[str], shape: tuple[int, ...]) -> tuple[int, ...]:
     pairs = zip(axes, shape, strict=True)
     return tuple(config.vocab_size if name == "vocab" else size for name, size in pairs)
 

@@ -61,7 +61,7 @@ def read(
         tensor = tensors[matched.names[piece.theirs]]
         for part in parts(piece, tensor.row_bytes):
             targets = [
-                (filling[path], start, (1,) * len(piece.index) + shape)
+                (filling[path], start, (1,) * len(piece.at) + shape)
                 for path, start, shape in zip(piece.paths, part.starts, part.shapes, strict=True)
             ]
             if any(into.wants(start, shape) for into, start, shape in targets):
@@ -83,7 +83,7 @@ def parts(piece: Piece, row_bytes: int) -> Iterator[Part]:
       row_bytes: of an entry of its first dimension.
     """
     along = along_first(piece.weight, piece.shapes)
-    index, shapes = piece.index, piece.shapes
+    index, shapes = piece.at, piece.shapes
     if along is None:
         starts = tuple(index + (0,) * len(shape) for shape in shapes)
         yield Part(0, piece.shape[0], shapes, starts)
@@ -99,9 +99,7 @@ def parts(piece: Piece, row_bytes: int) -> Iterator[Part]:
         yield Part(start * inner, stop * inner, cut, at)
 
 
-def along_first(
-    weight: Weight, shapes: Sequence[tuple[int, ...]]
-) -> tuple[int, int] | None:
+def along_first(weight: Weight, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int] | None:
     """Which dimension of ours begins the first one of theirs, and how many entries of that are one
     of ours; None where theirs has to be read whole.
     """

@@ -65,7 +65,7 @@ class Stored(NamedTuple):
         read = np.empty(shape, dtype)
         with self.file.open("rb") as file:
             file.seek(self.offset + (start * self.row_bytes if shape else 0))
-            if file.readinto(read.reshape(-1).view(np.uint8)) != read.nbytes:
+            if file.readinto(read.reshape(-1).view(np.uint8).data) != read.nbytes:
                 raise UserError(f"{self.file} ends too early: copy it again from where it came")
         return read
 

@@ -69,7 +69,9 @@ def find(text: str) -> Source:
     name, folder = text, Path(text).expanduser()
     if not folder.is_dir():
         if folder.exists() or not _HUB_ID.fullmatch(text):
-            raise UserError(f"{text}: give a folder with config.json, or an id of the hub, ORG/NAME")
+            raise UserError(
+                f"{text}: give a folder with config.json, or an id of the hub, ORG/NAME"
+            )
         name, folder = _downloaded(text)
     try:
         hf = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -75,7 +75,11 @@ def resolve(workdir: Workdir, step: int | None) -> int:
 
 
 def load(
-    workdir: Workdir, step: int | None, mesh_config: MeshConfig | None, rows: int | None
+    workdir: Workdir,
+    step: int | None,
+    mesh_config: MeshConfig | None,
+    rows: int | None,
+    length: int = 0,
 ) -> Trained:
     """Loads the parameters of a checkpoint onto a mesh that need not be the one of the run.
 
@@ -85,6 +89,7 @@ def load(
       mesh_config: the mesh; None is the one made for decoding (sharding/config.py).
       rows: of a batch, checked against the mesh; 0 is the run's evaluation.batch_size, None if
         there will be no batches.
+      length: of their rows; 0 is the run's data.sequence_length.
 
     Raises:
       UserError: no workdir, no such checkpoint, or a mesh that does not fit.
@@ -96,7 +101,8 @@ def load(
     if rows is not None:
         name = "--batch_size" if rows else "the run's evaluation.batch_size (see --batch_size)"
         batches[name] = rows or config.evaluation.batch_size
-        lengths["the run's data.sequence_length"] = config.data.sequence_length
+        name = "--sequence_length" if length else "the run's data.sequence_length"
+        lengths[name] = length or config.data.sequence_length
     if mesh_config is None:
         model = config.model
         sizes = model.num_heads, *model.mlp_widths, model.padded_vocab_size

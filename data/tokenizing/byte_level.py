@@ -33,9 +33,7 @@ class ByteLevelTokenizer:
 
     prefix_bytes = 0
 
-    def __init__(
-        self, serialized: str, origin: str, specials: Specials = Specials()
-    ) -> None:
+    def __init__(self, serialized: str, origin: str, specials: Specials = NONE) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
         except Exception as error:
@@ -61,7 +59,10 @@ class ByteLevelTokenizer:
             head: dict[str, Any] = {"type": FORMAT, "version": 1}
             self._saved = json.dumps(head | given | {"tokenizer": serialized}, ensure_ascii=False)
         self.fingerprint = hashlib.sha256(self._saved.encode()).hexdigest()[:32]
-        special_ids = {i for i, token in added.items() if token.special} | {self.bos_id, self.eos_id}
+        special_ids = {i for i, token in added.items() if token.special} | {
+            self.bos_id,
+            self.eos_id,
+        }
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         self._tokens = [b""] * self.vocab_size
         try:

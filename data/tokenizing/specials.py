@@ -15,6 +15,9 @@ class Specials(NamedTuple):
     eos: str = ""
 
 
+NONE = Specials()
+
+
 def beside(path: Path, saved: Mapping[str, Any]) -> Specials:
     """Those of a tokenizer.json: by tokenizer_config.json, else by the ids of config.json.
 
