@@ -121,8 +121,8 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
         )
     if before.began != now.began:
         raise UserError(
-            f"{workdir} has no checkpoint yet, and config.train.start_from leads to other parameters "
-            "now than when it began: choose another --workdir"
+            f"{workdir} has no checkpoint yet, and what config.train.start_from leads to has "
+            "changed since it began: choose another --workdir"
         )
     if before.stream != now.stream:
         raise UserError(

@@ -33,6 +33,7 @@ from training.config import RunConfig
 from training.state import abstract_params
 
 _PLACEHOLDER = "python_stdlib"
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class Imported(NamedTuple):
@@ -178,8 +179,8 @@ def _begin(workdir: Workdir) -> None:
 
 def _tokenizer(source: Source, config: ModelConfig) -> tuple[Tokenizer | None, list[str]]:
     """The tokenizer of a checkpoint, if it is one that Podium reads, and what to know of it."""
-    candidates = [name for name in ("tokenizer.json", "vocab.json", "tokenizer.model")]
-    found = [source.folder / name for name in candidates if (source.folder / name).is_file()]
+    paths = [source.folder / name for name in _TOKENIZERS]
+    found = [path for path in paths if path.is_file()]
     reason = "there is none"
     for path in found:
         try:

@@ -12,9 +12,8 @@ def write(tokenizer: Tokenizer, folder: Path) -> list[str]:
         (folder / "tokenizer.model").write_bytes(tokenizer.model)
         return []
     if not isinstance(tokenizer, ByteLevelTokenizer):
-        return [
-            f"the tokenizer is not written: transformers has no files for a {type(tokenizer).__name__}"
-        ]
+        kind = type(tokenizer).__name__
+        return [f"the tokenizer is not written: transformers has no files for a {kind}"]
     (folder / "tokenizer.json").write_text(tokenizer.serialized, encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

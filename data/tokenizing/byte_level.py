@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from data.tokenizing import lossless
-from data.tokenizing.specials import Specials
+from data.tokenizing.specials import NONE, Specials
 from errors import UserError
 
 FORMAT = "podium-byte-level"  # the "type" of the file that `save` writes where specials are given
