@@ -107,7 +107,7 @@ def to_hf(job: commands.Job) -> None:
     workdir, out = Workdir(WORKDIR.value), Path(OUT.value).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out={out} is there already: choose another")
-    if workdir.exists() and (workdir.path / CONVERTING).exists():
+    if CONVERTING in workdir.names():
         raise UserError(f"a conversion to {workdir} was interrupted: give its command again first")
     step = resolve(workdir, STEP.value)
     job.watch.at("loading the checkpoint", job.watch.bounds.start)

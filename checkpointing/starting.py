@@ -51,7 +51,7 @@ def check(workdir: Workdir) -> None:
     """
     if not workdir.exists():
         return
-    if (workdir.path / CONVERTING).exists():
+    if CONVERTING in workdir.names():
         raise UserError(
             f"a conversion to {workdir} was interrupted: give its command again, or choose another "
             "--workdir"
