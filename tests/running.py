@@ -94,7 +94,7 @@ class Commands:
     """Runs the commands; every process it started is gone when the tests end."""
 
     def __init__(self, cache: Path, data: Path):
-        self._data = data
+        self.data = data
         self.env = {
             **os.environ,
             "PODIUM_CACHE": str(cache),
@@ -171,7 +171,7 @@ class Commands:
 
     def verses(self, seed: int) -> Path:
         """The data_dir of another dataset of the same name."""
-        data = self._data.with_name(f"{self._data.name}_{seed}")
+        data = self.data.with_name(f"{self.data.name}_{seed}")
         if not data.exists():
             build_verses(data, seed)
         return data
@@ -195,7 +195,7 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
 
 
-def saved(workdir: Path, step: int) -> Any:
+def saved(workdir: Path, step: int, items: Sequence[str] = ("params", "optimizer")) -> Any:
     """Parameters and optimizer state as NumPy arrays, whatever processes and devices saved them."""
     checkpointer = ocp.PyTreeCheckpointer()
 
@@ -205,7 +205,7 @@ def saved(workdir: Path, step: int) -> Any:
         plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         return checkpointer.restore(path, restore_args=plain)
 
-    return {name: item(name) for name in ("params", "optimizer")}
+    return {name: item(name) for name in items}
 
 
 def assert_same_run(workdir: Path, other: Path, step: int = 12) -> None:

@@ -17,7 +17,7 @@ from tests.training.sharded import batch as some_batch
 from training.assembly import assemble
 from training.config import RunConfig
 
-HERE = ("books", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
+HERE = ("books", "continued", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
 PLACES = goldens.places()
 RUNS = flags.runs()
 PARAMETERS = {  # as published
@@ -40,6 +40,8 @@ def run_of(name: str) -> RunConfig:
     config = config_of(name)
     if config.data.tokenizer is None:
         config.data.tokenizer = "tokenizer.json"
+    if config.train.start_from is None:  # whatever it starts from: here the model of base.py
+        config.train.start_from = ""
     return door.with_vocabulary(door.read(config, "tpu"), config.data.tokenizer_vocab_size)
 
 
