@@ -2,7 +2,8 @@
 
     python convert.py from-hf HuggingFaceTB/SmolLM2-135M --workdir=runs/smollm2
     python train.py --config=configs/continued.py --workdir=runs/continued \
-      --config.train.start_from=runs/smollm2 --config.data.source="files:$PODIUM_ASSETS/books/*.jsonl.gz"
+      --config.train.start_from=runs/smollm2 \
+      --config.data.source="files:$PODIUM_ASSETS/books/*.jsonl.gz"
 
 The model and its tokenizer are those of the workdir that it starts from (docs/convert.md), whatever
 they are; the data is that of configs/books.py, and what is here is what to change for another. The

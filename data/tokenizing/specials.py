@@ -30,9 +30,9 @@ def beside(path: Path, saved: Mapping[str, Any]) -> Specials:
     """
     named, config = (_read(path.parent / name) for name in (_TOKENIZER_CONFIG, _CONFIG))
     config = config.get("text_config") or config
-    added = saved.get("added_tokens") or ()
-    spelling_of = {token.get("id"): token.get("content", "") for token in added}
-    known = set(spelling_of.values()) | set((saved.get("model") or {}).get("vocab") or ())
+    added = [token for token in saved.get("added_tokens") or () if isinstance(token, Mapping)]
+    spelling_of = {token.get("id"): str(token.get("content", "")) for token in added}
+    known = set(spelling_of.values())
 
     def find(role: str) -> str:
         token = named.get(f"{role}_token")

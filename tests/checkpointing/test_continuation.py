@@ -193,3 +193,8 @@ def test_a_run_of_an_old_version_goes_on():
     other = dataclasses.replace(now, config=dataclasses.replace(before.config, model=model))
     with pytest.raises(UserError, match=r"model.qk_norm was False, now True"):
         continuation.check(before, other, "runs/x")
+
+
+def test_what_a_run_began_with_may_not_change():
+    with pytest.raises(UserError, match=r"what config.train.start_from leads to has changed since"):
+        check(began="other parameters")

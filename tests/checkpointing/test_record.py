@@ -102,3 +102,21 @@ def test_a_bound_that_is_tighter_now_keeps_no_run_from_going_on():
     assert notes == [
         "runs/x was saved with watch.lost=40.0: must be at most 25: its section takes its defaults"
     ]
+
+
+def test_where_parameters_came_from():
+    origin = record.Origin("llama", "org/model@abc", "bfloat16", {"{layer}.bias": "float32"}, "f")
+    now = dataclasses.replace(NOW, origin=origin, imported=True, began="b")
+    saved = through_json(now.to_dict())
+    assert record.read(saved, "x") == (now, [])
+    saved["origin"]["flavor"] = "sweet"  # of a later version
+    assert record.read(saved, "x")[0] == now
+    for name in ("origin", "imported", "began"):  # of an earlier one
+        del saved[name]
+    assert record.read(saved, "x")[0] == NOW
+
+
+def test_an_identity_is_of_all_of_a_record():
+    same = record.read(through_json(NOW.to_dict()), "x")[0]
+    other = dataclasses.replace(NOW, step=7)
+    assert NOW.identity() == same.identity() != other.identity()

@@ -76,3 +76,23 @@ def test_a_local_directory_publishes_nothing(tmp_path):
     workdir.publish("a")
     workdir.fetch("a", "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_is_there_and_that_it_can_go(tmp_path):
+    workdir = Workdir(str(tmp_path / "run"))
+    assert workdir.names() == []
+    lock = workdir.hold()
+    (workdir.local / "checkpoints" / "0").mkdir(parents=True)
+    (workdir.local / "run.json").write_text("{}")
+    assert workdir.names() == ["checkpoints", "run.json"]
+    workdir.clear()
+    assert workdir.names() == []
+    assert (workdir.local / ".lock").exists()
+    lock.release()
+
+
+def test_what_names_a_workdir_is_said():
+    with pytest.raises(
+        UserError, match=r"^config.train.start_from=s3://b/x: a run cannot be in s3"
+    ):
+        Workdir("s3://b/x", "config.train.start_from")

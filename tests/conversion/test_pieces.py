@@ -75,7 +75,7 @@ def test_layers_that_predict_further_tokens():
     assert (
         "2 tensors that predict further tokens are left out" in match(shapes() | more, hf).notes[0]
     )
-    with pytest.raises(UserError, match="it has model.layers.5.eh_proj.weight, which config.json"):
+    with pytest.raises(UserError, match=r"it has model.layers.5.eh_proj.weight, which config.json"):
         match(shapes() | {"model.layers.5.eh_proj.weight": (3,)}, hf)
 
 
@@ -100,7 +100,9 @@ def test_many_names_are_counted():
 def test_parameters_that_a_family_has_no_name_for():
     config = FAMILY.from_hf(HfConfig(LLAMA))
     config = dataclasses.replace(config, qk_norm=True)
-    with pytest.raises(UserError, match="a checkpoint of 'llama' has no blocks.attention.key_norm"):
+    with pytest.raises(
+        UserError, match=r"a checkpoint of 'llama' has no blocks.attention.key_norm"
+    ):
         pieces.pieces(FAMILY, parameters.outline(config))
 
 

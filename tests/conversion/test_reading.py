@@ -77,7 +77,7 @@ def test_a_second_table_has_to_be_the_first_one(tmp_path):
     read(write(tmp_path / "same", hf, tensors | {"lm_head.weight": table.copy()}), hf, ONE)
     other = table.copy()
     other[299, 31] += ml_dtypes.bfloat16(1)
-    with pytest.raises(UserError, match="lm_head.weight is not model.embed_tokens.weight"):
+    with pytest.raises(UserError, match=r"lm_head.weight is not model.embed_tokens.weight"):
         read(write(tmp_path / "other", hf, tensors | {"lm_head.weight": other}), hf, ONE)
 
 

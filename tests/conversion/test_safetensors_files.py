@@ -121,10 +121,10 @@ def test_damages(tmp_path, damage, says):
 
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match="pytorch_model.bin, a pickle, which can run code"):
+    with pytest.raises(UserError, match=r"pytorch_model.bin, a pickle, which can run code"):
         files.find(tmp_path)
     (tmp_path / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match="has no weights: neither model.safetensors nor"):
+    with pytest.raises(UserError, match=r"has no weights: neither model.safetensors nor"):
         files.find(tmp_path)
 
 
