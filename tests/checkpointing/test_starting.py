@@ -60,9 +60,7 @@ def test_nothing_to_start_from(tmp_path):
         starting.find(str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"config.train.start_from=.*: no checkpoint is there"):
         starting.find(str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"^config.train.start_from=s3://x/y: a run cannot be in s3"
-    ):
+    with pytest.raises(UserError, match=r"^config.train.start_from=s3://x/y: a run cannot"):
         starting.find("s3://x/y")
 
 

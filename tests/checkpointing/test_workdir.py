@@ -92,7 +92,5 @@ def test_what_is_there_and_that_it_can_go(tmp_path):
 
 
 def test_what_names_a_workdir_is_said():
-    with pytest.raises(
-        UserError, match=r"^config.train.start_from=s3://b/x: a run cannot be in s3"
-    ):
+    with pytest.raises(UserError, match=r"^config.train.start_from=s3://b/x: a run cannot"):
         Workdir("s3://b/x", "config.train.start_from")

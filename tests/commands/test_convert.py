@@ -1,5 +1,6 @@
 """convert.py as a user runs it: there and back, killed, and what is made of it."""
 
+import functools
 import json
 import shutil
 import signal
@@ -177,7 +178,7 @@ def test_killed_it_leaves_nothing_that_looks_complete(
         workdir = tmp_path / f"run{attempt}"
         command = ("convert.py", "from-hf", str(model), f"--workdir={workdir}")
         process = podium.start(*command)
-        wait_for(lambda workdir=workdir: WHEN[when](workdir), process)
+        wait_for(functools.partial(WHEN[when], workdir), process)
         process.kill()
         process.communicate()
         if process.returncode == -signal.SIGKILL and not (workdir / "checkpoints" / "0").exists():

@@ -26,8 +26,8 @@ def test_keys_that_are_there(key):
         ("steps", "did you mean train.steps?"),
         ("seed", "did you mean data.seed or train.seed?"),
         ("xyz.learning_rate", "did you mean optimizer.learning_rate?"),
-        ("train.xyz", "train has accumulation, batch_size, seed, steps, z_loss"),
-        ("trian.xyz", "train has accumulation, batch_size, seed, steps, z_loss"),
+        ("train.xyz", "train has accumulation, batch_size, seed, start_from, steps, z_loss"),
+        ("trian.xyz", "train has accumulation, batch_size, seed, start_from, steps, z_loss"),
         (
             "xyz",
             "the config has checkpoint, data, evaluation, layout, layouts, mesh, model, optimizer, "

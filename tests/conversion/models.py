@@ -72,7 +72,7 @@ def write(folder: Path, hf: dict[str, Any], tensors: dict[str, np.ndarray], file
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i in range(files):
         file = f"model-{i + 1:05}-of-{files:05}.safetensors"
         own = {name: tensors[name] for name in names[i::files]}

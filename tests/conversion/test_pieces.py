@@ -100,9 +100,7 @@ def test_many_names_are_counted():
 def test_parameters_that_a_family_has_no_name_for():
     config = FAMILY.from_hf(HfConfig(LLAMA))
     config = dataclasses.replace(config, qk_norm=True)
-    with pytest.raises(
-        UserError, match=r"a checkpoint of 'llama' has no blocks.attention.key_norm"
-    ):
+    with pytest.raises(UserError, match=r"of 'llama' has no blocks.attention.key_norm"):
         pieces.pieces(FAMILY, parameters.outline(config))
 
 
