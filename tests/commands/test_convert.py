@@ -315,3 +315,26 @@ def test_another_model_than_it_starts_from(podium: Commands, converted, tmp_path
 def test_bad_arguments(podium: Commands, arguments, says):
     assert says in refused(podium("convert.py", *arguments, "--workdir=runs/none"))
     assert not Path("runs/none").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_convert_together(podium: Commands, model, converted, tmp_path):
+    """Each reads what its devices need; what they save together is what one saves."""
+    workdir = tmp_path / "run"
+    args = ("convert.py", "from-hf", str(model), f"--workdir={workdir}", "--mesh=fsdp=2,tensor=2")
+    ends = podium.pair(args, env=[{"JAX_NUM_CPU_DEVICES": "2"}] * 2).wait(180)
+    assert [end.code for end in ends] == [0, 0], ends[0].err + ends[1].err
+    found = leaves(workdir, 0)
+    for path, tensor in leaves(converted, 0).items():
+        np.testing.assert_array_equal(found[path], tensor)
+    assert json.loads((workdir / "run.json").read_text())["imported"]
+
+
+def test_a_plan_of_a_run_that_starts_from_it(podium: Commands, converted):
+    args = (f"--config.train.start_from={converted}", "--config.data.source=files:none")
+    args += ("--config.data.sequence_length=64",)
+    topology = ("--topology=cpu:1", "--nocompile", "--json")
+    done = podium("plan.py", "--config=configs/continued.py", *args, *topology)
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)["config"]["model"]
+    assert (model["num_layers"], model["vocab_size"], model["embed_dim"]) == (4, 300, 32)

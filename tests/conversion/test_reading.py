@@ -1,5 +1,7 @@
 """Parameters of a checkpoint: every number where it belongs, on any mesh, in parts of any size."""
 
+import dataclasses
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from conversion import formats, pieces, reading, safetensors_files
 from errors import UserError
 from model import parameters
-from model.families import FAMILIES
+from model.families import FAMILIES, common
 from model.families.hf_config import HfConfig
-from model.families.weights import Weight, to_ours
+from model.families.weights import Names, Weight, to_ours
+from model.moe_config import MoeConfig
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
 from tests.conversion.models import LLAMA, weights, write
@@ -126,3 +129,54 @@ def test_large_weights_are_read_in_parts():
         (0, 4),
         (4, 6),
     ]
+
+
+class Mixed:
+    """A family with a dense layer before those of experts, which it has apart, or all in one."""
+
+    MODEL_TYPE, ARCHITECTURE, PREFIX = "mixed", "Mixed", "model."
+
+    def names(self, config):
+        return Names(
+            outside=common.outside(config),
+            layers=(*common.PRE_NORMS, *common.ATTENTION),
+            dense=common.GATED_MLP,
+            experts=(
+                Weight("mlp.router", "layers.{layer}.router.weight", "e d -> d e"),
+                Weight("mlp.down", "layers.{layer}.experts.{expert}.down.weight", "d f -> f d"),
+                Weight(("mlp.gate", "mlp.up"), "layers.{layer}.gate_up", axis=2),
+            ),
+        )
+
+
+def test_experts_apart_and_in_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "PART_BYTES", 5000)
+    moe = MoeConfig(num_experts=4, expert_mlp_dim=24, first_dense=1)
+    config = dataclasses.replace(FAMILY.from_hf(HfConfig(LLAMA)), num_layers=3, moe=moe)
+    outline = parameters.outline(config)
+    wanted = pieces.pieces(Mixed(), outline)
+    random = np.random.default_rng(0)
+    theirs = {piece.theirs: random.standard_normal(piece.shape, np.float32) for piece in wanted}
+    write(tmp_path, LLAMA, theirs)
+    tensors = formats.weights(safetensors_files.find(tmp_path), {})
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, expert=2, tensor=2))
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    matched = pieces.match(wanted, shapes, LLAMA, "model.")
+    abstract = abstract_params(outline, mesh)
+    params = pieces.flat(reading.read(wanted, matched, tensors, abstract, lambda *at: None))
+    for layer in (1, 2):
+        name = f"model.layers.{layer}."
+        both = theirs[f"{name}gate_up"]
+        assert both.shape == (4, 32, 48)
+        expected = {
+            "blocks.mlp.gate": both[:, :, :24],
+            "blocks.mlp.up": both[:, :, 24:],
+            "blocks.mlp.down": [theirs[f"{name}experts.{e}.down.weight"].T for e in range(4)],
+            "blocks.mlp.router": theirs[f"{name}router.weight"].T,
+            "blocks.mlp_norm.scale": theirs[f"{name}post_attention_layernorm.weight"],
+        }
+        for path, tensor in expected.items():
+            np.testing.assert_array_equal(np.asarray(params[path][layer - 1]), tensor)
+    first = theirs["model.layers.0.mlp.up_proj.weight"].T
+    np.testing.assert_array_equal(np.asarray(params["dense_blocks.mlp.up"][0]), first)
+    assert params["blocks.mlp.up"].shape == (2, 4, 32, 24)
