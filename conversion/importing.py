@@ -148,9 +148,10 @@ def convert(
         _write(workdir, source, tokenizer, saved)
     commands.compare(job, "what to save", {"the workdir": workdir.proof(job.others)})
     watch.at("saving the checkpoint", watch.bounds.save)
-    imported.publish(workdir.path, params, saved.to_dict())
-    if first:
-        (workdir.path / CONVERTING).unlink()
+    with workdir.reached():
+        imported.publish(workdir.path, params, saved.to_dict())
+        if first:
+            (workdir.path / CONVERTING).unlink()
     return Imported(outline, params, mesh)
 
 
@@ -174,7 +175,8 @@ def _begin(workdir: Workdir) -> None:
     if there and CONVERTING not in there:
         raise UserError(f"{workdir} has {there[0]} already: choose another --workdir")
     workdir.clear()
-    (workdir.path / CONVERTING).write_text("")
+    with workdir.reached():
+        (workdir.path / CONVERTING).write_text("")
 
 
 def _tokenizer(source: Source, config: ModelConfig) -> tuple[Tokenizer | None, list[str]]:
