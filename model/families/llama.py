@@ -31,8 +31,4 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def names(config: ModelConfig) -> Names:
-    return Names(
-        outside=common.outside(config),
-        layers=(*common.PRE_NORMS, *common.ATTENTION),
-        dense=common.GATED_MLP,
-    )
+    return common.names(config, (*common.PRE_NORMS, *common.ATTENTION), common.GATED_MLP)
