@@ -145,9 +145,10 @@ def windows_to_hf(config: ModelConfig) -> dict[str, Any]:
 def later_windows(hf: HfConfig) -> dict[str, Any]:
     """Windows as Qwen's config.json has them: if at all, in all layers from one on."""
     first, layers = hf.get("max_window_layers", 28), hf.get("num_hidden_layers")
-    window = hf.get("sliding_window", 4096) if hf.get("use_sliding_window", False) else 0
+    window = hf.get("sliding_window", 4096)
     kinds = ["full_attention"] * min(first, layers) + ["sliding_attention"] * (layers - first)
-    return windows(window, hf.get("layer_types", kinds) if window else ())
+    kinds = hf.get("layer_types", kinds)
+    return windows(window, kinds) if hf.get("use_sliding_window", False) else {}
 
 
 def later_windows_to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -26,13 +26,14 @@ def from_hf(hf: HfConfig) -> ModelConfig:
             "before all others"
         )
     moe = MoeConfig(
-        num_experts=hf.get("num_experts", hf.get("num_local_experts", 128)),
+        num_experts=hf.get("num_experts", hf.get("num_local_experts", 128)),  # of late the latter
         experts_per_token=hf.get("num_experts_per_tok"),
         expert_mlp_dim=hf.get("moe_intermediate_size"),
         first_dense=len(dense),
         renormalise=bool(hf.get("norm_topk_prob", False)),
     )
-    window = hf.get("sliding_window", 0) if hf.get("use_sliding_window", False) else 0
+    window = hf.get("sliding_window", 4096)
+    window = window if hf.get("use_sliding_window", False) else 0
     return ModelConfig(
         **common.shape(hf), **common.rope(hf), sliding_window=window, qk_norm=True, moe=moe
     )
