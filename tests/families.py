@@ -160,17 +160,19 @@ SMALL: Mapping[str, dict[str, Any]] = {
 """Of every family a config that uses all it has, by the keys of `transformers`."""
 
 
-def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def drawn(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """The weight of a name: float32, the same wherever it is drawn.
 
     Matrices have a standard deviation of 0.2, which is about what keeps 32 features at their size;
-    vectors one of 0.3, so that each of them matters, and those of norms lie around 1.
+    vectors one of 0.3, so that each of them matters, and those of norms lie around 1. Experts of
+    gpt-oss have larger biases, so that what has bounds meets them.
     """
-    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    values = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
     if name.rsplit(".", 1)[-1] in ("bias", "sinks") or len(shape) == 1:
         is_scale = name.endswith("weight")
         return (float(is_scale) + 0.3 * values).astype(np.float32)
-    return (0.2 * values).astype(np.float32)
+    large = name.endswith("gate_up_proj_bias")
+    return ((4.0 if large else 0.2) * values).astype(np.float32)
 
 
 def documents() -> list[np.ndarray]:
