@@ -38,6 +38,7 @@ class Family(Protocol):
 
     MODEL_TYPE: str
     ARCHITECTURE: str
+    PREFIX: str
 
     def from_hf(self, hf: HfConfig) -> ModelConfig:
         """The decoder that a config.json describes.

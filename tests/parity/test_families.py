@@ -125,7 +125,6 @@ def test_logits_and_gradients(both, name, mesh, record_property):
     of_gradients = _largest_of_gradients(here, gradients)
     record_property("logits", max(differences))
     record_property("gradients", of_gradients)
-    print(f"{name}, {mesh}: logits {max(differences):.1e}, gradients {of_gradients:.1e}")
     assert max(differences) < LOGITS
     assert of_gradients < GRADIENTS
 
@@ -136,7 +135,7 @@ def _halves() -> tuple[slice, slice]:
 
 def _largest_of_gradients(here: Both, ours: Any) -> float:
     """The largest difference: of the largest number of a parameter's gradient."""
-    # What only chooses experts has no gradient, nor has what adds the same to all scores of a query.
+    # What only chooses experts has none, nor has what adds the same to all scores of a query.
     none = {"balance_bias"} | ({"key_bias"} if here.config.positions == "learned" else set())
     found = []
     for (path, grad), expected in zip(
