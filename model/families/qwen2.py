@@ -14,6 +14,7 @@ PREFIX = "model."
 
 def from_hf(hf: HfConfig) -> ModelConfig:
     hf.expect("hidden_act", "silu")
+    hf.expect("use_mrope", False)
     hf.ignore("attention_dropout")
     return ModelConfig(
         **common.shape(hf), **common.rope(hf), **common.later_windows(hf), qkv_bias=True
