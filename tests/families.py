@@ -3,7 +3,6 @@
 Goldens and the comparisons with a living `transformers` share it. No code of its here.
 """
 
-import fnmatch
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from model import parameters
 from model.config import ModelConfig
 from model.families import FAMILIES, Family
 from model.families.hf_config import HfConfig
-from model.families.weights import Weight, full_name, to_ours, to_theirs
+from model.families.weights import Weight, to_ours, to_theirs
 
 GOLDENS = Path(__file__).parent / "golden" / "families"
 VOCABULARY, WINDOW = 40, 5
@@ -96,26 +95,6 @@ SMALL: Mapping[str, dict[str, Any]] = {
             _FULL: {"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0},
             _SLIDING: {"rope_type": "default", "rope_theta": 100.0},
         },
-    },
-    "gemma3": {
-        "text_config": {
-            **_SIZES,
-            **_IN_TURNS,
-            "num_hidden_layers": 2,
-            "layer_types": [_SLIDING, _FULL],
-        },
-        "vision_config": {
-            "hidden_size": 8,
-            "intermediate_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 8,
-            "patch_size": 4,
-        },
-        "mm_tokens_per_image": 4,
-        "image_token_index": 39,
-        "boi_token_index": 38,
-        "eoi_token_index": 37,
     },
     "olmo2": _SIZES,
     "mixtral": {
@@ -230,12 +209,6 @@ def config_of(values: Mapping[str, Any]) -> tuple[Family, ModelConfig, HfConfig]
     return family, family.from_hf(hf), hf
 
 
-def unused(family: Family, config: ModelConfig, name: str) -> bool:
-    """Whether the decoder has no use for a tensor of theirs."""
-    patterns = family.names(config).unused
-    return any(fnmatch.fnmatchcase(name, full_name(family.PREFIX, one)) for one in patterns)
-
-
 def _weights(
     family: Family, config: ModelConfig
 ) -> Iterator[tuple[Weight, tuple[str, ...], range | None]]:
@@ -264,7 +237,8 @@ def _shapes(config: ModelConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
 
 
 def _theirs(weight: Weight, prefix: str, layer: int | None, expert: int | None) -> str:
-    return full_name(prefix, weight.theirs).format(layer=layer, expert=expert)
+    name = weight.theirs.format(layer=layer, expert=expert)
+    return name[1:] if name.startswith("/") else prefix + name
 
 
 def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Any:
@@ -295,8 +269,7 @@ def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndar
             assert path not in flat and value.shape == shapes[path], path
             flat[path] = value
     assert flat.keys() == shapes.keys(), flat.keys() ^ shapes.keys()
-    left = {name for name in tensors.keys() - used if not unused(family, config, name)}
-    assert not left, left
+    assert used == tensors.keys(), tensors.keys() - used
     tree: dict[str, Any] = {}
     for (*inner, last), value in flat.items():
         node = tree

@@ -11,7 +11,6 @@ from model.config import ModelConfig
 from model.families import (
     deepseek_v3,
     gemma2,
-    gemma3,
     gemma3_text,
     gpt2,
     gpt_oss,
@@ -67,7 +66,6 @@ FAMILIES: Mapping[str, Family] = {
         qwen3,
         gemma2,
         gemma3_text,
-        gemma3,
         olmo2,
         mixtral,
         qwen3_moe,

@@ -53,19 +53,15 @@ def names(
     layers: tuple[Weight, ...],
     dense: tuple[Weight, ...] = (),
     experts: tuple[Weight, ...] = (),
-    unused: tuple[str, ...] = (),
 ) -> Names:
     """Those of a family that has the tables and the last norm where Llama has them."""
     outside = [
         Weight("embedding", "embed_tokens.weight"),
         Weight("final_norm.scale", "norm.weight"),
     ]
-    unused = ("layers.*.self_attn.rotary_emb.inv_freq", *unused)
-    if config.tie_embeddings:
-        unused = ("/lm_head.weight", *unused)
-    else:
+    if not config.tie_embeddings:
         outside.append(Weight("unembedding", "/lm_head.weight"))
-    return Names(tuple(outside), layers, dense, experts, unused)
+    return Names(tuple(outside), layers, dense, experts)
 
 
 def shape(hf: HfConfig, *, tied: bool = False, head_dim: int = 0) -> dict[str, Any]:

@@ -79,10 +79,11 @@ def _mscale(factor: float, weight: float) -> float:
 
 def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:
     found = common.rope_to_hf(config)
-    if config.rope_scaling.kind != "yarn" or not config.attention_scale:
+    scaling = config.rope_scaling
+    if scaling.kind != "yarn" or scaling.factor == 1 or not config.attention_scale:
         return found
     more = math.sqrt(config.attention_scale * config.head_dim**0.5) - 1.0
-    weight = round(more / (0.1 * math.log(config.rope_scaling.factor)), 6)
+    weight = round(more / (0.1 * math.log(scaling.factor)), 6)
     both = {"mscale": weight, "mscale_all_dim": weight}
     del found["rope_scaling"]["attention_factor"]
     return {**found, "rope_scaling": {**found["rope_scaling"], **both}}
@@ -174,7 +175,6 @@ def names(config: ModelConfig) -> Names:
         (*common.PRE_NORMS, *layers),
         common.GATED_MLP,
         tuple(experts),
-        unused=(f"layers.{config.num_layers}.*",),  # predicts one token more
     )
 
 

@@ -1,4 +1,4 @@
-"""Gemma 3 that reads text alone (Gemma Team 2025): five layers with windows for each without."""
+"""Gemma 3 (Gemma Team 2025), what of it reads text: five layers with windows for one without."""
 
 from typing import Any
 
@@ -11,8 +11,22 @@ MODEL_TYPE = "gemma3_text"
 ARCHITECTURE = "Gemma3ForCausalLM"
 PREFIX = "model."
 
+_UNSAID = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6,
+}
+"""Within the config of a model that sees, too, only what differs from these is written."""
+
 
 def from_hf(hf: HfConfig) -> ModelConfig:
+    hf.suppose(_UNSAID)
     hf.expect("hidden_activation", "gelu_pytorch_tanh")
     hf.expect("attention_bias", False)
     hf.expect("use_bidirectional_attention", False)

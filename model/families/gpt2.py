@@ -82,9 +82,6 @@ def names(config: ModelConfig) -> Names:
         Weight("mlp.down", "h.{layer}.mlp.c_proj.weight"),
         Weight("mlp.down_bias", "h.{layer}.mlp.c_proj.bias"),
     )
-    unused: tuple[str, ...] = ("h.*.attn.bias", "h.*.attn.masked_bias")  # masks
-    if config.tie_embeddings:
-        unused = ("/lm_head.weight", *unused)
-    else:
+    if not config.tie_embeddings:
         outside = (*outside, Weight("unembedding", "/lm_head.weight"))
-    return Names(outside, layers, dense, unused=unused)
+    return Names(outside, layers, dense)

@@ -27,7 +27,6 @@ class HfConfig:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
         self._read: set[str] = set(_NOT_OF_THE_MODEL)
-        self._parts: dict[str, HfConfig] = {}
 
     def get(self, key: str, default: Any = _MISSING) -> Any:
         """The value of a key; `default` where it is missing or null.
@@ -59,22 +58,10 @@ class HfConfig:
         """Marks keys that change no logit: dropout, and what another key says once more."""
         self._read.update(keys)
 
-    def part(self, key: str, unsaid: Mapping[str, Any]) -> "HfConfig":
-        """The config within, such as that of the text part of a model that sees, too.
-
-        Args:
-          key: where it is.
-          unsaid: its keys that need not be in it, with their values.
-
-        Raises:
-          HfConfigError: there is none.
-        """
-        found = self._parts[key] = HfConfig({**unsaid, **self.get(key)})
-        return found
+    def suppose(self, values: Mapping[str, Any]) -> None:
+        """Says what keys are where config.json does not have them, or has null."""
+        self.values = {**values, **{k: v for k, v in self.values.items() if v is not None}}
 
     def unread(self) -> dict[str, Any]:
-        """What nobody asked for, and so has no effect. Keys of parts have the part before them."""
-        found = {key: value for key, value in self.values.items() if key not in self._read}
-        for name, part in self._parts.items():
-            found |= {f"{name}.{key}": value for key, value in part.unread().items()}
-        return found
+        """What nobody asked for, and so has no effect."""
+        return {key: value for key, value in self.values.items() if key not in self._read}

@@ -42,20 +42,12 @@ class Names(NamedTuple):
       layers: those of every block.
       dense: those of blocks with an MLP.
       experts: those of blocks with experts.
-      unused: names of theirs that checkpoints may have beside these and that the decoder has no
-        use for, with "*" for anything: buffers, the table of embeddings once more.
     """
 
     outside: tuple[Weight, ...]
     layers: tuple[Weight, ...]
     dense: tuple[Weight, ...] = ()
     experts: tuple[Weight, ...] = ()
-    unused: tuple[str, ...] = ()
-
-
-def full_name(prefix: str, name: str) -> str:
-    """A name of theirs as a checkpoint has it; one that begins with "/" has no prefix."""
-    return name[1:] if name.startswith("/") else prefix + name
 
 
 def to_ours(
