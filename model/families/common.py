@@ -196,6 +196,8 @@ def scaling(given: Mapping[str, Any], max_length: int) -> RopeScaling:
     older = values.pop("type", "default")
     kind = values.pop("rope_type", older)
     values.pop("rope_theta", None)
+    if values.get("partial_rotary_factor") == 1:  # of each head all features are rotated
+        del values["partial_rotary_factor"]
     known = {
         "default": (),
         "linear": ("factor",),

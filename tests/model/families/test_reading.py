@@ -30,6 +30,7 @@ def of(name: str, **changes: Any) -> Any:
     ("scaling", "expected"),
     [
         ({"rope_type": "default"}, RopeScaling()),
+        ({"rope_type": "default", "partial_rotary_factor": 1.0}, RopeScaling()),
         ({"rope_type": "linear", "factor": 4}, RopeScaling("linear", 4.0)),
         (
             {"rope_type": "llama3", **LLAMA3},
@@ -120,8 +121,14 @@ def test_experts_by_either_name():
         ),
         (
             "llama",
-            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial": 0.5}},
-            "config.json scales rotary positions by 'linear' with partial=0.5, which .*",
+            {
+                "rope_parameters": {
+                    "rope_type": "linear",
+                    "factor": 2.0,
+                    "partial_rotary_factor": 0.5,
+                }
+            },
+            "config.json scales rotary positions by 'linear' with partial_rotary_factor=0.5, which .*",
         ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "config.json has scale_attn_by.*"),
         ("gemma2", {"use_bidirectional_attention": True}, "config.json has use_bidirect.*"),
