@@ -97,6 +97,7 @@ SMALL: Mapping[str, dict[str, Any]] = {
         },
     },
     "olmo2": _SIZES,
+    "phi3": {**_SIZES, "sliding_window": WINDOW},
     "mixtral": {
         **_SIZES,
         "num_hidden_layers": 2,

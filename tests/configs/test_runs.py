@@ -36,6 +36,7 @@ PARAMETERS = {  # as published
     "mistral_7b": 7.24e9,
     "mixtral_8x7b": 46.7e9,
     "olmo2_7b": 7.30e9,
+    "phi4_14b": 14.7e9,
     "qwen25_05b": 494e6,
     "qwen25_7b": 7.62e9,
     "qwen3_06b": 596e6,
