@@ -1,5 +1,6 @@
 """Every family against logits that `transformers` computed (tests/families_golden.py)."""
 
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from model import parameters
+from model.config import ModelConfig
 from model.families import FAMILIES
+from model.rope_scaling import RopeScaling
 from tests.families import (
     GOLDENS,
     LENGTHS,
@@ -45,10 +48,9 @@ def test_nothing_else_is_golden():
     assert {file.stem for file in GOLDENS.iterdir()} == set(FAMILIES)
 
 
-def test_logits_of_documents_alone_and_packed(name):
-    found, outline, params, _ = ours(name)
-    assert [len(one) for one in found.logits] == list(LENGTHS)
-    assert np.std(np.concatenate(found.logits)) > 1  # they tell something
+def difference(config: ModelConfig, params: Any, expected: list[np.ndarray]) -> float:
+    """Of the logits of documents alone and packed."""
+    outline = parameters.outline(config)
 
     @jax.jit
     def logits(params, tokens, positions, segments):
@@ -56,7 +58,52 @@ def test_logits_of_documents_alone_and_packed(name):
 
     given = rows()
     computed = logits(params, given.tokens, given.positions, given.segments)
-    assert largest_difference(computed, found.logits) < TOLERANCE
+    return largest_difference(computed, expected)
+
+
+def test_logits_of_documents_alone_and_packed(name):
+    found, outline, params, _ = ours(name)
+    assert [len(one) for one in found.logits] == list(LENGTHS)
+    assert np.std(np.concatenate(found.logits)) > 1  # they tell something
+    assert difference(outline.config, params, found.logits) < TOLERANCE
+
+
+def others(config: ModelConfig) -> dict[str, ModelConfig]:
+    """The same decoder with one of its options as it is not: the parameters are as many."""
+    made = {"attention_scale": 0.31, "norm_eps": 1e-3}
+    if config.positions == "rope":
+        made["rope_theta"] = 77.0
+    if config.rope_local_theta:
+        made["rope_local_theta"] = 55.0
+    if config.sliding_window:
+        made["sliding_window"] = config.sliding_window + 1
+        made["layer_pattern"] = config.layer_pattern[::-1]
+    off = {"norm_offset": 0.0, "rope_scaling": RopeScaling(), "embed_scale": 1.0}
+    made |= off | {"attention_softcap": 0.0, "logit_softcap": 0.0}
+    changed = {key: dataclasses.replace(config, **{key: value}) for key, value in made.items()}
+    moe = config.moe
+    if moe.num_experts:
+        for values in (
+            {"renormalise": not moe.renormalise},
+            {"route_scale": 1.1 * moe.route_scale},
+            {"experts_per_token": moe.experts_per_token + 1},
+            {"groups": 1, "groups_per_token": 1},
+        ):
+            key = f"moe.{next(iter(values))}"
+            changed[key] = dataclasses.replace(config, moe=dataclasses.replace(moe, **values))
+    return {key: value for key, value in changed.items() if value != config}
+
+
+@pytest.mark.slow
+def test_every_option_matters(name):
+    found, outline, params, _ = ours(name)
+    differences = {
+        key: difference(config, params, found.logits)
+        for key, config in others(outline.config).items()
+    }
+    assert len(differences) >= 2
+    assert min(differences.values()) > 20 * TOLERANCE, differences
+    print(f"{name}: {min(differences.values()):.1e} to {max(differences.values()):.1e}")
 
 
 def test_decoding_token_by_token(name):
