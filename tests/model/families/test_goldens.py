@@ -70,7 +70,7 @@ def test_logits_of_documents_alone_and_packed(name):
 
 def others(config: ModelConfig) -> dict[str, ModelConfig]:
     """The same decoder with one of its options as it is not: the parameters are as many."""
-    made = {"attention_scale": 0.31, "norm_eps": 1e-3}
+    made: dict[str, Any] = {"attention_scale": 0.31, "norm_eps": 1e-3}
     if config.positions == "rope":
         made["rope_theta"] = 77.0
     if config.rope_local_theta:
@@ -78,7 +78,7 @@ def others(config: ModelConfig) -> dict[str, ModelConfig]:
     if config.sliding_window:
         made["sliding_window"] = config.sliding_window + 1
         made["layer_pattern"] = config.layer_pattern[::-1]
-    off = {"norm_offset": 0.0, "rope_scaling": RopeScaling(), "embed_scale": 1.0}
+    off: dict[str, Any] = {"norm_offset": 0.0, "rope_scaling": RopeScaling(), "embed_scale": 1.0}
     made |= off | {"attention_softcap": 0.0, "logit_softcap": 0.0}
     changed = {key: dataclasses.replace(config, **{key: value}) for key, value in made.items()}
     moe = config.moe
