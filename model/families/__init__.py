@@ -8,7 +8,21 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from model.config import ModelConfig
-from model.families import llama
+from model.families import (
+    deepseek_v3,
+    gemma2,
+    gemma3_text,
+    gpt2,
+    gpt_oss,
+    llama,
+    mistral,
+    mixtral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+)
 from model.families.hf_config import HfConfig
 from model.families.weights import Names
 
@@ -43,5 +57,22 @@ class Family(Protocol):
         """Which weights of the decoder are which of theirs."""
 
 
-FAMILIES: Mapping[str, Family] = {family.MODEL_TYPE: family for family in (llama,)}
+FAMILIES: Mapping[str, Family] = {
+    family.MODEL_TYPE: family
+    for family in (
+        gpt2,
+        llama,
+        mistral,
+        qwen2,
+        qwen3,
+        gemma2,
+        gemma3_text,
+        olmo2,
+        phi3,
+        mixtral,
+        qwen3_moe,
+        deepseek_v3,
+        gpt_oss,
+    )
+}
 """By model_type. Where several could say what a decoder is, the first one does."""

@@ -58,6 +58,10 @@ class HfConfig:
         """Marks keys that change no logit: dropout, and what another key says once more."""
         self._read.update(keys)
 
+    def suppose(self, values: Mapping[str, Any]) -> None:
+        """Says what keys are where config.json does not have them, or has null."""
+        self.values = {**values, **{k: v for k, v in self.values.items() if v is not None}}
+
     def unread(self) -> dict[str, Any]:
         """What nobody asked for, and so has no effect."""
         return {key: value for key, value in self.values.items() if key not in self._read}

@@ -16,7 +16,9 @@ def from_hf(hf: HfConfig) -> ModelConfig:
     hf.expect("hidden_act", "silu")
     hf.expect("attention_bias", False)
     hf.expect("mlp_bias", False)
-    hf.ignore("attention_dropout", "pretraining_tp")  # the latter in how many products, not which
+    hf.expect("rope_interleaved", False)
+    hf.ignore("attention_dropout", "is_llama_config", "transformers.js_config")
+    hf.ignore("pretraining_tp")  # in how many products, not which
     return ModelConfig(**common.shape(hf), **common.rope(hf))
 
 
@@ -31,8 +33,4 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def names(config: ModelConfig) -> Names:
-    return Names(
-        outside=common.outside(config),
-        layers=(*common.PRE_NORMS, *common.ATTENTION),
-        dense=common.GATED_MLP,
-    )
+    return common.names(config, (*common.PRE_NORMS, *common.ATTENTION), common.GATED_MLP)

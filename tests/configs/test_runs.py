@@ -22,13 +22,27 @@ PLACES = goldens.places()
 RUNS = flags.runs()
 PARAMETERS = {  # as published
     "deepseek_moe_16b": 16.4e9,
+    "deepseek_v3": 671e9,
+    "gemma2_2b": 2.61e9,
+    "gemma3_1b": 1.00e9,
+    "gemma3_4b": 3.88e9,
     "gpt2_124m": 124e6,
+    "gpt_oss_20b": 20.9e9,
     "llama2_7b": 6.74e9,
     "llama2_70b": 69.0e9,
     "llama3_405b": 405.9e9,
     "llama3_8b": 8.03e9,
     "llama_1b": 1.24e9,
+    "mistral_7b": 7.24e9,
     "mixtral_8x7b": 46.7e9,
+    "olmo2_7b": 7.30e9,
+    "phi4_14b": 14.7e9,
+    "qwen25_05b": 494e6,
+    "qwen25_7b": 7.62e9,
+    "qwen3_06b": 596e6,
+    "qwen3_8b": 8.19e9,
+    "qwen3_30b_a3b": 30.5e9,
+    "smollm2_135m": 134.5e6,
 }
 
 
