@@ -70,6 +70,7 @@ class Generator:
         if apart := (platform or _platform(params)) == "cpu":
             model, params = _for_cpu(model, params)
         self._model, self._params = model, params
+        self._warm: set[tuple[int, int, int]] = set()
 
         def empty(batch: int, length: int) -> Cache:
             return model.empty_cache(batch, length, kept_in, apart)
@@ -113,7 +114,7 @@ class Generator:
             return drawn, rows._replace(tokens_B=drawn.tokens_B, seen_BV=seen_BV)
 
         self._empty = jax.jit(empty, static_argnums=(0, 1))
-        where = {} if replicated is None else {"out_shardings": (None, None, replicated)}
+        where: Any = {} if replicated is None else {"out_shardings": (None, None, replicated)}
         self._feed = jax.jit(feed, donate_argnames="cache", **where)
         self._go_on = jax.jit(go_on, donate_argnames="cache", **where)
         self._draw = jax.jit(draw, out_shardings=replicated)
@@ -173,6 +174,13 @@ class Generator:
             drawn = ahead
         yield jax.device_get(drawn)
 
+    def warm(self, prompts: Sequence[Sequence[int]], *, max_tokens: int) -> None:
+        """Compiles what `rows` needs for these, unless it has been: so that times are of work."""
+        shape = len(prompts), _rounded(max(map(len, prompts))), max_tokens
+        if shape not in self._warm:
+            self._warm.add(shape)
+            next(self.rows(prompts, max_tokens=max_tokens, seeds=[0] * len(prompts)), None)
+
     def __call__(
         self, prompt: Sequence[int], *, max_tokens: int, seed: int, stop: int | None = None
     ) -> Iterator[int]:
@@ -201,9 +209,10 @@ def _rounded(length: int) -> int:
     return max(_LEAST, 1 << (length - 1).bit_length())
 
 
-def _platform(params: Any) -> str:
+def _platform(params: parameters.Params) -> str:
     leaf = jax.tree.leaves(params)[0]
-    return next(iter(leaf.sharding.device_set)).platform if isinstance(leaf, jax.Array) else "cpu"
+    platform: str = next(iter(leaf.sharding.device_set)).platform
+    return platform
 
 
 def _for_cpu(model: Decoder, params: parameters.Params) -> tuple[Decoder, parameters.Params]:
