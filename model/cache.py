@@ -63,8 +63,9 @@ class Past(NamedTuple):
         return mine(self.kept.k), mine(self.kept.v)
 
 
-DecodingLayer = Callable[[jax.Array, Any, Any], tuple[jax.Array, tuple[Past, Any]]]
-"""As `Layer` of model/layers.py; its part of what is stacked is (parameters, Past, local)."""
+DecodingLayer = Callable[[jax.Array, Any, Any], tuple[jax.Array, tuple[Any, Any]]]
+"""As `Layer` of model/layers.py; its part of what is stacked is (parameters, Past, local), and
+it returns a Past first."""
 
 
 def run(
