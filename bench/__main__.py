@@ -1,13 +1,13 @@
 """Measures Podium beside its peers.
 
-    python -m bench cpu --torch_python=PYTHON      # data, steps and memory on this machine
+    python -m bench cpu --torch_python=PYTHON      # data, steps, decoding and memory here
     python -m bench gpu --torch_python=PYTHON      # steps on one GPU
     python -m bench tpu_aot --python=PYTHON        # steps and memory, compiled for TPUs
     python -m bench report                         # the tables of docs/, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-tables. One measurement alone (data, step, profile, curves, tpu, memory, chips, kernels, predicted,
-save, conversion), with its flags: `python -m bench NAME --help`.
+    *("data", "step", "decode", "profile", "curves", "tpu", "memory"),
+    *("chips", "kernels", "predicted", "save", "conversion", "report"),
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -18,19 +18,20 @@ from pathlib import Path
 
 _RESULTS = Path(__file__).parent / "results"
 _HARDWARE = {
-    "cpu": ("data", "step", "profile", "memory"),
+    "cpu": ("data", "step", "decode", "profile", "memory"),
     "gpu": ("step",),
     "tpu_aot": ("tpu", "memory"),
 }
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
 _NAMES = (
-    *("data", "step", "profile", "curves", "tpu", "memory"),
+    *("data", "step", "decode", "profile", "curves", "tpu", "memory"),
     *("chips", "kernels", "predicted", "save", "conversion", "report"),
 )
 _FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
 """The flag that names the interpreter where the peer is."""
 _OWN = {
     "step": ("--torch_python=", "--hardware="),
+    "decode": ("--torch_python=",),
     "tpu": ("--python=",),
     "memory": ("--hardware=",),
 }

@@ -8,10 +8,8 @@ and a Llama of 1B, against compiled PyTorch. The limit is the rate of a large ma
 measured in the same run.
 """
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 from typing import Any
 
@@ -20,6 +18,7 @@ from absl import app, flags
 
 from bench import results
 from bench.shape import SHAPES, Shape
+from bench.side import Side
 
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Counted steps of each side.", lower_bound=1)
 HARDWARE = flags.DEFINE_enum(
@@ -35,44 +34,6 @@ _NO_TORCH = (
     "PyTorch did not start: install it (pip install torch) into an environment of its own and "
     "give --torch_python=THAT/bin/python. Podium is measured alone."
 )
-
-
-class Side:
-    """One side, in a process of its own.
-
-    Attributes:
-      about: what it says of itself; empty if it does not start.
-    """
-
-    def __init__(self, python: str, module: str, *arguments: str):
-        self.about: dict[str, Any] = {}
-        try:
-            self._process = subprocess.Popen(
-                [python, "-m", module, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        except OSError:
-            return
-        assert self._process.stdout is not None
-        self.about = json.loads(self._process.stdout.readline() or "{}")
-
-    def step(self) -> dict[str, float]:
-        """What a step took; nothing if the process has ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return {}
-        line = self._process.stdout.readline()
-        found: dict[str, float] = json.loads(line or "{}")
-        return found
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 def measure(hardware: str, name: str, shape: Shape) -> dict[str, Any]:

@@ -1,24 +1,16 @@
 """Causal self-attention within documents, and the one function where other kernels plug in."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from model.cache import Past
 from model.config import ModelConfig
 from model.layers import Means, Norm, constant, rotate, weight
 
 UNBOUNDED = 1 << 30
 """A window that sees all."""
-
-
-class KeyValues(NamedTuple):
-    """Keys and values of the tokens seen so far: one layer's, or stacked [L, ...] for all."""
-
-    k_BSKH: jax.Array
-    v_BSKH: jax.Array
 
 
 def visible(
@@ -142,9 +134,9 @@ class Attention(nnx.Module):
         segments_BT: jax.Array,
         angles: jax.Array | None,
         local: jax.Array | None = None,
-        past: KeyValues | None = None,
+        past: Past | None = None,
         start: jax.Array | int = 0,
-    ) -> tuple[jax.Array, KeyValues | None]:
+    ) -> tuple[jax.Array, Past | None]:
         """Args:
           x_BTD: input, already normalised.
           segments_BT: int32 document numbers within the row.
@@ -176,21 +168,15 @@ class Attention(nnx.Module):
         k_BTKH = constrain(k_BTKH, ("batch", "length", "kv_heads", "head_dim"))
         v_BTKH = constrain(v_BTKH, ("batch", "length", "kv_heads", "head_dim"))
 
-        if past is None and self.means.attend is not None:
-            mixed_BTNH = self.means.attend(
-                q_BTNH, k_BTKH, v_BTKH, segments_BT, local, sinks_of(self.sinks)
-            )
-            return self._project(mixed_BTNH), None
-        k_segments = segments_BT
+        attend_whole, k_segments = self.means.attend, segments_BT
         if past is not None:
-            # One document a row: causality alone hides the slots that are not written yet.
-            at = (0, start, 0, 0)
-            past = KeyValues(
-                jax.lax.dynamic_update_slice(past.k_BSKH, k_BTKH.astype(past.k_BSKH.dtype), at),
-                jax.lax.dynamic_update_slice(past.v_BSKH, v_BTKH.astype(past.v_BSKH.dtype), at),
-            )
-            k_BTKH, v_BTKH = past.k_BSKH.astype(dtype), past.v_BSKH.astype(dtype)
-            k_segments = jnp.broadcast_to(segments_BT[:, :1], k_BTKH.shape[:2])
+            past, attend_whole = past.written(k_BTKH, v_BTKH, start), self.means.attend_first
+        if past is not None and not (isinstance(start, int) and start == 0):
+            (k_BTKH, v_BTKH), k_segments = past.read(dtype), past.segments_BS
+        elif attend_whole is not None:
+            sinks = sinks_of(self.sinks)
+            mixed_BTNH = attend_whole(q_BTNH, k_BTKH, v_BTKH, segments_BT, local, sinks)
+            return self._project(mixed_BTNH), past
         mixed_BTNH = attend(
             q_BTNH,
             k_BTKH,

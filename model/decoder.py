@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model import cache as caches
 from model import remat
-from model.attention import Attention, KeyValues, times
+from model.attention import Attention, times
+from model.cache import Cache, KeyValues, Past
 from model.config import ModelConfig
 from model.latent import LatentAttention
 from model.layers import (
@@ -18,7 +20,6 @@ from model.layers import (
     Norm,
     matmul_precision,
     rotary_angles,
-    scan_layers,
     weight,
 )
 from model.mlp import Mlp
@@ -27,9 +28,6 @@ from model.moe import Moe, Routing
 _WHOLE = ("batch", "length", "act_embed")
 _BETWEEN = ("batch", "act_length", "act_embed")
 """The residual stream, where nothing looks along the length: it may be split further."""
-
-Cache = tuple[KeyValues, ...]
-"""Keys and values of each stack of layers, [L, B, S, K, H]."""
 
 
 class Features(NamedTuple):
@@ -71,9 +69,9 @@ class Block(nnx.Module):
         segments_BT: jax.Array,
         angles: jax.Array | None,
         local: jax.Array | None,
-        past: KeyValues | None,
+        past: Past | None,
         start: jax.Array | int,
-    ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
+    ) -> tuple[jax.Array, tuple[Past | None, Routing | None]]:
         x_BTD = self.name(x_BTD, "block")
         normed_BTD = self.constrain(_normed(self.attention_norm, x_BTD), _WHOLE)
         mixed_BTD, past = self.attention(normed_BTD, segments_BT, angles, local, past, start)
@@ -146,7 +144,7 @@ class Decoder(nnx.Module):
           tokens_BT: int32 token ids.
           positions_BT: int32, from 0 at the start of each document.
           segments_BT: int32; tokens see only their own segment. 0 is padding.
-          cache: from `empty_cache`, to decode with; holds one document a row.
+          cache: from `empty_cache`, to decode with. What was fed before keeps its segments.
           start: index in the row of the first of these tokens, when there is a cache.
         """
         config = self.config
@@ -159,21 +157,31 @@ class Decoder(nnx.Module):
             x_BTD = x_BTD + jnp.take(self.position_embedding[...], positions_BT, axis=0)
         x_BTD = self.constrain(x_BTD.astype(dtype), _BETWEEN)
 
+        if cache is not None:
+            slots_BS = jax.lax.dynamic_update_slice(cache.segments_BS, segments_BT, (0, start))
+            cache = cache._replace(segments_BS=slots_BS)
         grown, routing, locals_L = [], None, self._locals_L
+        rows = segments_BT, positions_BT
         for index, (blocks, layers) in enumerate(self._stacks):
             definition, stacked = nnx.split(blocks)
             layer = functools.partial(self._layer, definition, start)
-            loop = Loop(min(config.scan_unroll, layers), remat.policy(config))
-            run = self.means.run_layers if cache is None else scan_layers
             here = None if locals_L is None else locals_L[:layers]
             locals_L = None if locals_L is None else locals_L[layers:]
-            each = stacked, None if cache is None else cache[index], here
             with matmul_precision(config):
-                x_BTD, extras = run(layer, x_BTD, each, (segments_BT, positions_BT), loop)
-            past, routing = extras
-            grown.append(past)
+                if cache is not None:
+                    kept, slots_BS = cache.layers[index], cache.segments_BS
+                    x_BTD, kept = caches.run(layer, x_BTD, stacked, here, kept, slots_BS, rows)
+                    grown.append(kept)
+                    continue
+                loop = Loop(min(config.scan_unroll, layers), remat.policy(config))
+                x_BTD, extras = self.means.run_layers(
+                    layer, x_BTD, (stacked, None, here), rows, loop
+                )
+            _, routing = extras
         x_BTD = self.final_norm(x_BTD)
-        return Features(x_BTD, None if cache is None else self._placed(tuple(grown)), routing)
+        if cache is not None:
+            cache = self._placed(cache._replace(layers=tuple(grown)))
+        return Features(x_BTD, cache, routing)
 
     @property
     def _stacks(self) -> tuple[tuple[Block, int], ...]:
@@ -196,9 +204,9 @@ class Decoder(nnx.Module):
         definition: Any,
         start: jax.Array | int,
         x_BTD: jax.Array,
-        mine: tuple[Any, KeyValues | None, jax.Array | None],
+        mine: tuple[Any, Past | None, jax.Array | None],
         rows: tuple[jax.Array, jax.Array],
-    ) -> tuple[jax.Array, tuple[KeyValues | None, Routing | None]]:
+    ) -> tuple[jax.Array, tuple[Past | None, Routing | None]]:
         state, past, local = mine
         segments_BT, positions_BT = rows
         angles = None
@@ -221,19 +229,31 @@ class Decoder(nnx.Module):
         """Logits [B, T, V], float32, of the token after each; see `features` for the arguments."""
         return self.unembed(self.features(tokens_BT, positions_BT, segments_BT).x_BTD)
 
-    def empty_cache(self, batch: int, length: int) -> Cache:
-        """A cache for `batch` documents of up to `length` tokens: zeros."""
-        config, dtype = self.config, jnp.dtype(self.config.dtype)
+    def empty_cache(self, batch: int, length: int, dtype: Any = None, apart: bool = False) -> Cache:
+        """A cache for `batch` documents of up to `length` tokens: zeros.
 
-        def zeros(layers: int) -> KeyValues:
-            each = (jnp.zeros((layers, batch, length, *one), dtype) for one in config.cached)
-            return KeyValues(*each)
+        Args:
+          batch, length: its size.
+          dtype: of keys and values; None is the model's.
+          apart: each layer has an array of its own, as its parameters then must have
+            (model/cache.py).
+        """
+        config = self.config
+        dtype = jnp.dtype(dtype or config.dtype)
 
-        return self._placed(tuple(zeros(layers) for layers in config.stacks))
+        def zeros(layers: int, one: tuple[int, int]) -> Any:
+            shape = (batch, length, *one)
+            if apart:
+                return tuple(jnp.zeros(shape, dtype) for _ in range(layers))
+            return jnp.zeros((layers, *shape), dtype)
+
+        stacks = (KeyValues(*(zeros(n, one) for one in config.cached)) for n in config.stacks)
+        return self._placed(Cache(tuple(stacks), jnp.zeros((batch, length), jnp.int32)))
 
     def _placed(self, cache: Cache) -> Cache:
         axes = ("layers", "batch", "length", "kv_heads", "head_dim")
-        return jax.tree.map(lambda part: self.constrain(part, axes), cache)
+        layers = jax.tree.map(lambda part: self.constrain(part, axes[-part.ndim :]), cache.layers)
+        return Cache(layers, self.constrain(cache.segments_BS, ("batch", "length")))
 
 
 def unembed(config: ModelConfig, table_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:

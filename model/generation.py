@@ -1,59 +1,47 @@
-"""Text continues token by token, with a cache of keys and values."""
+"""Texts continue token by token, with a cache of keys and values."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from model import parameters
-from model.decoder import Cache, Decoder
+from model.cache import Cache
+from model.decoder import Decoder
+from model.sampling import Drawn, Sampling, row_keys, sample
+
+__all__ = ["Drawn", "Generator", "Sampling"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn.
+_LEAST = 16  # tokens that a prompt is padded to: shorter programs would be many, and no faster
+
+
+class Rows(NamedTuple):
+    """What is known of the texts that are being continued.
 
     Attributes:
-      temperature: logits are divided by it; 0 takes the likeliest token.
-      top_k: only the k likeliest tokens; 0 is off.
-      top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020);
-        1 is off.
+      tokens_B: the last token of each, which has not been fed yet.
+      padding_B: empty slots before its first token.
+      start: the slot of these tokens, the same for all.
+      seen_BV: bool, what is in them; None where nothing asks for it.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: must not be negative")
-        if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: must not be negative")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: must lie in (0, 1]")
-
-
-def sample(logits_BV: jax.Array, key: jax.Array, how: Sampling) -> jax.Array:
-    """Draws a token a row, int32 [B]; ids with a logit of -inf are never drawn."""
-    if how.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV.astype(jnp.float32) / how.temperature
-    if how.top_k and how.top_k < logits_BV.shape[-1]:
-        least = jax.lax.top_k(logits_BV, how.top_k)[0][:, -1:]
-        logits_BV = jnp.where(logits_BV >= least, logits_BV, -jnp.inf)
-    if how.top_p < 1:
-        ranked = jnp.sort(logits_BV, axis=-1, descending=True)
-        probabilities = jax.nn.softmax(ranked, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        least = jnp.min(jnp.where(before < how.top_p, ranked, jnp.inf), axis=-1, keepdims=True)
-        logits_BV = jnp.where(logits_BV >= least, logits_BV, -jnp.inf)
-    return jax.random.categorical(key, logits_BV, axis=-1).astype(jnp.int32)
+    tokens_B: jax.Array
+    padding_B: jax.Array
+    start: jax.Array
+    seen_BV: jax.Array | None
 
 
 class Generator:
-    """Continues prompts, one at a time.
+    """Continues prompts, one or several at a time.
+
+    Prompts are padded on the left, so that all rows go on at the same slot of the cache: padding
+    has a segment of its own, and positions count from the first token. Lengths are rounded up to
+    powers of two, so that many prompts share few compiled programs. Feeding the prompts, feeding a
+    token, and drawing are three programs.
 
     Args:
       model: an outline of the decoder.
@@ -61,6 +49,9 @@ class Generator:
       how: the sampling.
       replicated: where drawn tokens lie if the parameters are spread over several devices; None
         with one. (The model's `constrain` places the cache.)
+      cache_dtype: of keys and values in the cache, "bfloat16" or "float32"; None is the model's.
+      top: of how many of the likeliest tokens log-probabilities are given with each token.
+      platform: what the programs are made for; None is that of the devices of `params`.
     """
 
     def __init__(
@@ -69,79 +60,183 @@ class Generator:
         params: parameters.Params,
         how: Sampling,
         replicated: jax.sharding.Sharding | None = None,
+        *,
+        cache_dtype: str | None = None,
+        top: int = 0,
+        platform: str | None = None,
     ):
-        self._model, self._params = model, parameters.in_compute_dtype(model, params)
+        kept_in = cache_dtype or model.config.dtype
+        params = parameters.in_compute_dtype(model, params)
+        if apart := (platform or _platform(params)) == "cpu":
+            model, params = _for_cpu(model, params)
+        self._model, self._params = model, params
+        self._warm: set[tuple[int, int, int]] = set()
 
-        def extend(
-            params: parameters.Params,
-            cache: Cache,
-            tokens_BT: jax.Array,
-            start: jax.Array,
-            last: jax.Array,
-            seeds: jax.Array,
-        ) -> tuple[jax.Array, Cache]:
-            """Feeds tokens into the cache at `start`; draws what follows the one at `last`."""
+        def empty(batch: int, length: int) -> Cache:
+            return model.empty_cache(batch, length, kept_in, apart)
+
+        def feed(
+            params: parameters.Params, cache: Cache, tokens_BT: jax.Array, padding_B: jax.Array
+        ) -> tuple[jax.Array, Cache, Rows]:
             decoder = parameters.bind(model, params)
-            positions = start + jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-            ones = jnp.ones_like(tokens_BT)
-            found = decoder.features(tokens_BT, positions, ones, cache, start)
+            at_T = jnp.arange(tokens_BT.shape[1], dtype=jnp.int32)
+            positions_BT = jnp.maximum(at_T - padding_B[:, None], 0)
+            segments_BT = (at_T >= padding_B[:, None]).astype(jnp.int32)
+            found = decoder.features(tokens_BT, positions_BT, segments_BT, cache, 0)
             assert found.cache is not None
-            x_BD = jax.lax.dynamic_index_in_dim(found.x_BTD, last, axis=1, keepdims=False)
-            key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
-            return sample(decoder.unembed(x_BD), key, how), found.cache
+            seen_BV = None
+            if how.repetition_penalty != 1:
+                seen_BV = _seen(tokens_BT, segments_BT, model.config.padded_vocab_size)
+            rows = Rows(tokens_BT[:, -1], padding_B, jnp.int32(tokens_BT.shape[1]), seen_BV)
+            return decoder.unembed(found.x_BTD[:, -1]), found.cache, rows
 
-        self._extend = jax.jit(extend, donate_argnames=("cache",), out_shardings=(replicated, None))
-        self._empty = jax.jit(model.empty_cache, static_argnums=(0, 1))
+        def go_on(
+            params: parameters.Params, cache: Cache, rows: Rows
+        ) -> tuple[jax.Array, Cache, Rows]:
+            decoder = parameters.bind(model, params)
+            tokens_BT, positions_BT = rows.tokens_B[:, None], (rows.start - rows.padding_B)[:, None]
+            ones_BT = jnp.ones_like(tokens_BT)
+            found = decoder.features(tokens_BT, positions_BT, ones_BT, cache, rows.start)
+            assert found.cache is not None
+            return (
+                decoder.unembed(found.x_BTD[:, 0]),
+                found.cache,
+                rows._replace(start=rows.start + 1),
+            )
+
+        def draw(
+            logits_BV: jax.Array, rows: Rows, seeds_B: jax.Array, index: jax.Array
+        ) -> tuple[Drawn, Rows]:
+            drawn = sample(logits_BV, row_keys(seeds_B, index), how, rows.seen_BV, top)
+            seen_BV = rows.seen_BV
+            if seen_BV is not None:
+                seen_BV = seen_BV.at[jnp.arange(len(seen_BV)), drawn.tokens_B].set(True)
+            return drawn, rows._replace(tokens_B=drawn.tokens_B, seen_BV=seen_BV)
+
+        self._empty = jax.jit(empty, static_argnums=(0, 1))
+        where: Any = {} if replicated is None else {"out_shardings": (None, None, replicated)}
+        self._feed = jax.jit(feed, donate_argnames="cache", **where)
+        self._go_on = jax.jit(go_on, donate_argnames="cache", **where)
+        self._draw = jax.jit(draw, out_shardings=replicated)
+
+    def rows(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, seeds: Sequence[int]
+    ) -> Iterator[Drawn]:
+        """Continues several prompts, of any lengths, at once.
+
+        Token i of a row is drawn with a key of (its seed, i) alone: what stands in other rows
+        changes nothing.
+
+        Args:
+          prompts: token ids, at least one each (BOS where there is nothing else).
+          max_tokens: at most so many new tokens.
+          seeds: one a row, of its draws.
+
+        Returns:
+          the next token of every row, NumPy arrays, as soon as they are drawn. It goes on after a
+          row's text has ended: who asks knows what ends it. One step is computed ahead.
+
+        Raises:
+          ValueError: an empty prompt, or a prompt and new tokens together longer than the model
+            takes.
+        """
+        limit = self._model.config.max_length
+        if not prompts or not all(len(prompt) for prompt in prompts):
+            raise ValueError("the prompt is empty: it needs at least one token")
+        longest = max(map(len, prompts))
+        if longest + max_tokens > limit:
+            raise ValueError(
+                f"the prompt's {longest} tokens and max_tokens={max_tokens} together exceed "
+                f"the model's max_length={limit}: shorten one"
+            )
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
+        return self._rows(prompts, max_tokens, seeds)
+
+    def _rows(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, seeds: Sequence[int]
+    ) -> Iterator[Drawn]:
+        if max_tokens < 1:
+            return
+        width = _rounded(max(map(len, prompts)))
+        tokens_BT = np.zeros((len(prompts), width), np.int32)
+        padding_B = np.array([width - len(prompt) for prompt in prompts], np.int32)
+        for row, prompt in enumerate(prompts):
+            tokens_BT[row, padding_B[row] :] = prompt
+        seeds_B = np.array([seed & 0xFFFFFFFF for seed in seeds], np.uint32)
+        cache = self._empty(len(prompts), _rounded(width + max_tokens))
+        logits, cache, rows = self._feed(self._params, cache, tokens_BT, padding_B)
+        drawn, rows = self._draw(logits, rows, seeds_B, np.int32(0))
+        for index in range(1, max_tokens):
+            logits, cache, rows = self._go_on(self._params, cache, rows)
+            ahead, rows = self._draw(logits, rows, seeds_B, np.int32(index))
+            yield jax.device_get(drawn)
+            drawn = ahead
+        yield jax.device_get(drawn)
+
+    def warm(self, prompts: Sequence[Sequence[int]], *, max_tokens: int) -> None:
+        """Compiles what `rows` needs for these, unless it has been: so that times are of work."""
+        shape = len(prompts), _rounded(max(map(len, prompts))), max_tokens
+        if shape not in self._warm:
+            self._warm.add(shape)
+            next(self.rows(prompts, max_tokens=max_tokens, seeds=[0] * len(prompts)), None)
 
     def __call__(
         self, prompt: Sequence[int], *, max_tokens: int, seed: int, stop: int | None = None
     ) -> Iterator[int]:
-        """Continues one prompt.
-
-        Token i is drawn with a key of (seed, i) alone: the same seed gives the same text.
+        """Continues one prompt, with the tokens of a row of `rows`.
 
         Args:
-          prompt: token ids, at least one (BOS where there is nothing else).
-          max_tokens: at most so many new tokens.
-          seed: of the draws.
+          prompt, max_tokens, seed: see `rows`.
           stop: the id that ends the text (EOS); it is not yielded.
 
         Returns:
           the new tokens, each as soon as it is drawn.
-
-        Raises:
-          ValueError: an empty prompt, or prompt and new tokens together longer than the model
-            takes.
         """
-        limit = self._model.config.max_length
-        if not prompt:
-            raise ValueError("the prompt is empty: it needs at least one token")
-        if len(prompt) + max_tokens > limit:
-            raise ValueError(
-                f"the prompt's {len(prompt)} tokens and max_tokens={max_tokens} together exceed "
-                f"the model's max_length={limit}: shorten one"
-            )
-        return self._tokens(prompt, max_tokens, seed, stop)
+        drawn = self.rows([prompt], max_tokens=max_tokens, seeds=[seed])
+        tokens = (int(one.tokens_B[0]) for one in drawn)
+        return _until(tokens, stop)
 
-    def _tokens(
-        self, prompt: Sequence[int], max_tokens: int, seed: int, stop: int | None
-    ) -> Iterator[int]:
-        # Lengths are rounded up to powers of two, so that many prompts share few compiled
-        # programs. What the padding writes into the cache lies after the prompt, and is
-        # overwritten before any token sees it.
-        limit = self._model.config.max_length
-        padded = min(1 << (len(prompt) - 1).bit_length(), limit)
-        cache_length = min(1 << (len(prompt) + max_tokens - 1).bit_length(), limit)
-        cache = self._empty(1, cache_length)
-        tokens = np.zeros((1, padded), np.int32)
-        tokens[0, : len(prompt)] = prompt
-        start, last = 0, len(prompt) - 1
-        for index in range(max_tokens):
-            seeds = np.array([seed & 0xFFFFFFFF, index], np.uint32)
-            drawn, cache = self._extend(self._params, cache, tokens, start, last, seeds)
-            token = int(drawn[0])
-            if token == stop:
-                return
-            yield token
-            tokens = np.array([[token]], np.int32)
-            start, last = len(prompt) + index, 0
+
+def _until(tokens: Iterator[int], stop: int | None) -> Iterator[int]:
+    for token in tokens:
+        if token == stop:
+            return
+        yield token
+
+
+def _rounded(length: int) -> int:
+    return max(_LEAST, 1 << (length - 1).bit_length())
+
+
+def _platform(params: parameters.Params) -> str:
+    leaf = jax.tree.leaves(params)[0]
+    platform: str = next(iter(leaf.sharding.device_set)).platform
+    return platform
+
+
+def _for_cpu(model: Decoder, params: parameters.Params) -> tuple[Decoder, parameters.Params]:
+    """The same in the form that XLA's compiled programs for CPUs read fastest.
+
+    They copy what they take out of a stack before they multiply it, so layers lie apart. They have
+    no products of bfloat16: all weights would be cast to float32 for every token. So it is done
+    once, and activations are in float32 too, which rounds less.
+    """
+    if model.config.dtype != "float32":
+        config = dataclasses.replace(model.config, dtype="float32")
+        model = parameters.outline(config, model.means)
+        where = jax.tree.map(lambda param: param.sharding, params)
+        widen = jax.jit(lambda tree: jax.tree.map(_widened, tree), out_shardings=where)
+        params = widen(params)
+    return model, parameters.apart(model, params)
+
+
+def _widened(param: jax.Array) -> jax.Array:
+    return param.astype(jnp.float32)
+
+
+def _seen(tokens_BT: jax.Array, segments_BT: jax.Array, size: int) -> jax.Array:
+    """Which ids are in each row, padding left out: bool [B, V]."""
+    ids_BT = jnp.where(segments_BT > 0, tokens_BT, size)  # out of bounds is dropped
+    rows_B1 = jnp.arange(len(tokens_BT))[:, None]
+    return jnp.zeros((len(tokens_BT), size), bool).at[rows_B1, ids_BT].set(True, mode="drop")

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention import KeyValues, attend, sinks_of, times, window_of
+from model.attention import attend, sinks_of, times, window_of
+from model.cache import Past
 from model.config import ModelConfig
 from model.layers import Means, Norm, constant, rotate, weight
 
@@ -51,9 +52,9 @@ class LatentAttention(nnx.Module):
         segments_BT: jax.Array,
         angles: jax.Array | None,
         local: jax.Array | None = None,
-        past: KeyValues | None = None,
+        past: Past | None = None,
         start: jax.Array | int = 0,
-    ) -> tuple[jax.Array, KeyValues | None]:
+    ) -> tuple[jax.Array, Past | None]:
         """See Attention; angles are [B, T, W / 2]."""
         assert angles is not None
         config, dtype = self.config, x_BTD.dtype
@@ -70,17 +71,16 @@ class LatentAttention(nnx.Module):
         if past is not None:
             q_BTNR = jnp.einsum("BTNP,RNP->BTNR", q_BTNP, self.key_up[...].astype(dtype))
             kept_BTR = jnp.concatenate([latent_BTR, turned_BT1W[..., 0, :]], axis=-1)
-            at = (0, start, 0, 0)
-            kept = kept_BTR[:, :, None].astype(past.k_BSKH.dtype)
-            past = past._replace(k_BSKH=jax.lax.dynamic_update_slice(past.k_BSKH, kept, at))
-            k_BSKH = past.k_BSKH.astype(dtype)
+            kept_BT1R = kept_BTR[:, :, None]
+            past = past.written(kept_BT1R, kept_BT1R[..., :0], start)
+            k_BSKH, _ = past.read(dtype)
             q_BTNH = jnp.concatenate([q_BTNR, q_BTNW], axis=-1)
             mixed_BTNR = attend(
                 self._scaled(q_BTNH),
                 k_BSKH,
                 k_BSKH[..., :rank],
                 segments_BT,
-                jnp.broadcast_to(segments_BT[:, :1], k_BSKH.shape[:2]),
+                past.segments_BS,
                 q_start=start,
                 window=window_of(config, local),
                 softcap=config.attention_softcap,

@@ -131,6 +131,7 @@ class Means(NamedTuple):
       constrain: places activations; by default they stay where they are.
       attend: computes attention of whole rows; by default it is written out in XLA, with memory
         that is quadratic in length.
+      attend_first: likewise, of what is fed to an empty cache: its tokens lie in their order.
       multiply: multiplies activations with the weights of the blocks.
       name: gives a tensor of a block its name in TENSORS (model/config.py).
       look_up: finds the rows of tokens in the embedding table.
@@ -141,6 +142,7 @@ class Means(NamedTuple):
 
     constrain: Constrain = unconstrained
     attend: Attend | None = None
+    attend_first: Attend | None = None
     multiply: Multiply = einsum
     name: Name = checkpoint_name
     look_up: LookUp = look_up

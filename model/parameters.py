@@ -64,6 +64,15 @@ def in_compute_dtype(model: Decoder, params: Params) -> Params:
     )(params)
 
 
+def apart(model: Decoder, params: Params) -> Params:
+    """The parameters of stacked layers as tuples, an array for each layer (model/cache.py)."""
+
+    def split(stacked: bool, param: jax.Array) -> Any:
+        return tuple(param[layer] for layer in range(param.shape[0])) if stacked else param
+
+    return jax.tree.map(split, stacked(model), params)
+
+
 def initialize(config: ModelConfig, seed: int, means: Means = ON_ONE) -> Params:
     """Fresh parameters, float32. Jit it with out_shardings, and they are born sharded."""
     return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(seed), means), nnx.Param))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from data.baselines import UNIFORM_BITS_PER_BYTE
 from data.preparation import Prepared
-from data.tokenizer import decode
+from inference.texts import Ending, continued
 from model.decoder import Decoder
 from model.generation import Generator, Sampling
 from model.parameters import Params
@@ -25,14 +25,12 @@ def draw_samples(
     """Continues each of the config's prompts. Every process of a run calls this."""
     how = Sampling(temperature=config.report.temperature, top_p=config.report.top_p)
     generator = Generator(outline, params, how, sharding(mesh, ()))
-    tokenizer = data.tokenizer
-    samples = []
-    for prompt in config.report.prompts:
-        ids = [tokenizer.bos_id, *tokenizer.encode_batch([prompt])[0]]
-        room = min(config.report.max_tokens, config.model.max_length - len(ids))
-        drawn = generator(ids, max_tokens=room, seed=config.train.seed, stop=tokenizer.eos_id)
-        samples.append({"prompt": prompt, "text": decode(tokenizer, drawn)})
-    return samples
+    tokenizer, prompts = data.tokenizer, config.report.prompts
+    ids = [[tokenizer.bos_id, *map(int, tokenizer.encode_batch([p])[0])] for p in prompts]
+    room = config.model.max_length - max(map(len, ids), default=0)
+    ending = Ending(min(config.report.max_tokens, room), frozenset({tokenizer.eos_id}))
+    texts = continued(generator, tokenizer, ids, ending, seed=config.train.seed)
+    return [{"prompt": prompts[text.prompt], "text": text.text} for text in texts]
 
 
 def report(

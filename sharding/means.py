@@ -28,9 +28,11 @@ def means(mesh: Mesh, config: ModelConfig, layout: MeshConfig | None = None) -> 
       UserError: a package that the config needs is not installed.
     """
     layout = layout or MeshConfig()
+    attend = attention(mesh, config, layout.context_attention)
     found = Means(
         constrainer(mesh),
-        attention(mesh, config, layout.context_attention),
+        attend,
+        attend if mesh.shape["context"] == 1 else None,
         _multiply(mesh, config),
         remat.naming(config),
         looking_up(mesh),

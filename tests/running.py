@@ -127,6 +127,7 @@ class Commands:
             [sys.executable, *args],
             env={**self.env, **(env or {})},
             cwd=cwd,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,84 @@
+"""A run, loaded to generate from."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from checkpointing.workdir import TOKENIZER, Workdir
+from data import tokenizer as tokenizers
+from data.tokenizing.published import Published
+from errors import UserError
+from evaluation.trained import Trained, load, resolve
+from model.generation import Generator, Sampling
+from sharding.config import MeshConfig
+from sharding.table import sharding
+
+PUBLISHED = "hf"
+"""The folder of a workdir with what was published beside the weights, if they were imported."""
+
+
+class Loaded(NamedTuple):
+    """Attributes:
+    trained: the model.
+    tokenizer: its tokenizer.
+    published: what else came with an imported model; None of one that was trained here.
+    """
+
+    trained: Trained
+    tokenizer: tokenizers.Tokenizer
+    published: Published | None
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a text: those that were published, or EOS."""
+        named = self.published.stop_ids if self.published else frozenset()
+        return named or frozenset({self.tokenizer.eos_id})
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a prompt. Documents of our own begin with BOS, and so does it; one for an
+        imported model begins as the tokenizer that was published with it has it."""
+        if self.published and (ids := self.published.prompt(text)):
+            return ids
+        return [self.tokenizer.bos_id, *map(int, self.tokenizer.encode_batch([text])[0])]
+
+    def generator(
+        self, how: Sampling, *, cache_dtype: str | None = None, top: int = 0
+    ) -> Generator:
+        """What draws from it; see model/generation.py."""
+        model, params, mesh = self.trained.outline, self.trained.params, self.trained.mesh
+        where = sharding(mesh, ())
+        return Generator(model, params, how, where, cache_dtype=cache_dtype, top=top)
+
+
+def load_run(
+    workdir: str | Workdir, step: int | None = None, mesh: MeshConfig | None = None
+) -> Loaded:
+    """Loads a checkpoint and its tokenizer.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None is the newest.
+      mesh: of the devices; None is the one made for decoding.
+
+    Raises:
+      UserError: there is none, or the mesh does not fit.
+    """
+    if isinstance(workdir, str):
+        workdir = Workdir(workdir)
+    trained = load(workdir, resolve(workdir, step), mesh, rows=None)
+    tokenizer = tokenizers.load(workdir.path / TOKENIZER)
+    folder = Path(str(workdir.path)) / PUBLISHED
+    return Loaded(trained, tokenizer, Published(folder) if folder.is_dir() else None)
+
+
+def template_of(loaded: Loaded) -> Published:
+    """What renders chats.
+
+    Raises:
+      UserError: the model has no chat template.
+    """
+    if loaded.published is None or loaded.published.template is None:
+        raise UserError(
+            "--chat: this model has no chat template, which `convert.py from-hf` would have put "
+            "into WORKDIR/hf/chat_template.jinja; leave --chat out to continue a plain text"
+        )
+    return loaded.published
