@@ -6,8 +6,8 @@
     python -m bench report                         # the tables of docs/, of the results
 
 Each of the first three writes its results to bench/results/, from which the last makes the
-    *("data", "step", "decode", "profile", "curves", "tpu", "memory"),
-    *("chips", "kernels", "predicted", "save", "conversion", "report"),
+tables. One measurement alone (data, step, decode, profile, curves, tpu, memory, chips, kernels,
+predicted, save, conversion), with its flags: `python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 

@@ -335,8 +335,8 @@ def test_two_processes_convert_together(podium: Commands, model, converted, tmp_
 
 
 def test_a_plan_of_a_run_that_starts_from_it(podium: Commands, converted):
-    args = (f"--config.train.start_from={converted}", "--config.data.source=files:none")
-    args += ("--config.data.sequence_length=64",)
+    args = [f"--config.train.start_from={converted}", "--config.data.source=files:none"]
+    args += ["--config.data.sequence_length=64"]
     topology = ("--topology=cpu:1", "--nocompile", "--json")
     done = podium("plan.py", "--config=configs/continued.py", *args, *topology)
     assert done.returncode == 0, done.stderr

@@ -91,7 +91,7 @@ def folder(tmp_path, **files):
 
 def _trained() -> str:
     tokenizer = train_bpe(["Hi Ho [x] " * 20], 300)
-    return tokenizer._serialized
+    return tokenizer.serialized
 
 
 def test_specials_are_known_in_templates_and_prompts(tmp_path):
