@@ -50,11 +50,20 @@ def family_of(record: Record, asked: str) -> Family:
     if not asked and record.origin is not None and record.origin.family in FAMILIES:
         names = [record.origin.family, *names]
     differ: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
     for name in names:
-        keys = differences(FAMILIES[name], record.config.model)
+        try:
+            keys = differences(FAMILIES[name], record.config.model)
+        except (HfConfigError, ValueError, TypeError, KeyError) as error:
+            errors[name] = str(error)
+            continue
         if not keys:
             return FAMILIES[name]
         differ[name] = keys
+    if not differ:
+        raise UserError(
+            f"config.model cannot be said by {listed(list(errors))}: {errors[names[0]]}"
+        )
     nearest = min(differ, key=lambda name: len(differ[name]))
     wanted = _with_values(record.config.model, differ[nearest])
     who = f"--family={asked}" if asked else f"no family that Podium has (the nearest is {nearest})"
@@ -68,11 +77,12 @@ def _with_values(config: ModelConfig, keys: Sequence[str]) -> str:
 
 
 def differences(family: Family, config: ModelConfig) -> list[str]:
-    """The keys of a model that are lost on the way through a family's config.json and back."""
-    try:
-        again = family.from_hf(HfConfig(family.to_hf(config)))
-    except (HfConfigError, ValueError, TypeError, KeyError) as error:
-        return [str(error)]
+    """The keys of a model that are lost on the way through a family's config.json and back.
+
+    Raises:
+      HfConfigError, ValueError, TypeError, KeyError: there is no way back.
+    """
+    again = family.from_hf(HfConfig(family.to_hf(config)))
     ours, theirs = _what_matters(config), _what_matters(again)
     return [key for key in ours if ours[key] != theirs.get(key)]
 

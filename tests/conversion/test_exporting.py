@@ -36,7 +36,7 @@ def test_keys_that_none_can_say():
     with pytest.raises(UserError, match=r"^--family=llama can say") as error:
         exporting.family_of(record(logit_softcap=7.0), "llama")
     assert "logit_softcap=7.0" in str(error.value)
-    with pytest.raises(UserError, match=r"^--family=camel: Podium has llama"):
+    with pytest.raises(UserError, match=r"^--family=camel: Podium has .*llama"):
         exporting.family_of(record(), "camel")
 
 

@@ -12,7 +12,7 @@ from errors import UserError
 from model import parameters
 from model.families import FAMILIES, common
 from model.families.hf_config import HfConfig
-from model.families.weights import Names, Weight, to_ours
+from model.families.weights import Weight, to_ours
 from model.moe_config import MoeConfig
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
@@ -137,13 +137,13 @@ class Mixed:
     MODEL_TYPE, ARCHITECTURE, PREFIX = "mixed", "Mixed", "model."
 
     def names(self, config):
-        return Names(
-            outside=common.outside(config),
+        return common.names(
+            config,
             layers=(*common.PRE_NORMS, *common.ATTENTION),
             dense=common.GATED_MLP,
             experts=(
                 Weight("mlp.router", "layers.{layer}.router.weight", "e d -> d e"),
-                Weight("mlp.down", "layers.{layer}.experts.{expert}.down.weight", "d f -> f d"),
+                Weight("mlp.down", "layers.{layer}.experts.{expert}.down.weight"),
                 Weight(("mlp.gate", "mlp.up"), "layers.{layer}.gate_up", axis=2),
             ),
         )
@@ -171,7 +171,7 @@ def test_experts_apart_and_in_one(tmp_path, monkeypatch):
         expected = {
             "blocks.mlp.gate": both[:, :, :24],
             "blocks.mlp.up": both[:, :, 24:],
-            "blocks.mlp.down": [theirs[f"{name}experts.{e}.down.weight"].T for e in range(4)],
+            "blocks.mlp.down": [theirs[f"{name}experts.{e}.down.weight"] for e in range(4)],
             "blocks.mlp.router": theirs[f"{name}router.weight"].T,
             "blocks.mlp_norm.scale": theirs[f"{name}post_attention_layernorm.weight"],
         }
