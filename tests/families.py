@@ -5,18 +5,19 @@ Goldens and the comparisons with a living `transformers` share it. No code of it
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from conversion import pieces
+from conversion.pieces import Piece
 from model import parameters
 from model.config import ModelConfig
 from model.families import FAMILIES, Family
 from model.families.hf_config import HfConfig
-from model.families.weights import Weight, to_ours, to_theirs
+from model.families.weights import to_ours, to_theirs
 
 GOLDENS = Path(__file__).parent / "golden" / "families"
 VOCABULARY, WINDOW = 40, 5
@@ -210,99 +211,37 @@ def config_of(values: Mapping[str, Any]) -> tuple[Family, ModelConfig, HfConfig]
     return family, family.from_hf(hf), hf
 
 
-def _weights(
-    family: Family, config: ModelConfig
-) -> Iterator[tuple[Weight, tuple[str, ...], range | None]]:
-    """All of them with where in the parameters their blocks are, and which layers these are."""
-    names = family.names(config)
-    dense = config.dense_layers
-    for weight in names.outside:
-        yield weight, (), None
-    kinds = [(range(dense), names.dense), (range(dense, config.num_layers), names.experts)]
-    kinds = [(layers, more) for layers, more in kinds if layers]
-    for stack, (layers, more) in zip(("dense_blocks", "blocks")[-len(kinds) :], kinds, strict=True):
-        for weight in (*names.layers, *more):
-            yield weight, (stack,), layers
-
-
-def _shapes(config: ModelConfig) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Of our parameters, without the padding of the vocabulary."""
-    outline = parameters.shapes(parameters.outline(config))
-    found = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(outline)[0]:
-        keys, shape = tuple(key.key for key in path), leaf.shape
-        if keys[0] in ("embedding", "unembedding"):
-            shape = (config.vocab_size, *shape[1:])
-        found[keys] = shape
-    return found
-
-
-def _theirs(weight: Weight, prefix: str, layer: int | None, expert: int | None) -> str:
-    name = weight.theirs.format(layer=layer, expert=expert)
-    return name[1:] if name.startswith("/") else prefix + name
-
-
 def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> Any:
     """Our parameters of all their tensors; every one of both is used once."""
-    shapes, flat, used = _shapes(config), {}, set()
-
-    def read(weight: Weight, paths: list[Any], layer: int | None = None) -> list[np.ndarray]:
-        def one(expert: int | None, before: int) -> list[np.ndarray]:
-            name = _theirs(weight, family.PREFIX, layer, expert)
-            assert name not in used, name
-            used.add(name)
-            return to_ours(weight, tensors[name], [shapes[path][before:] for path in paths])
-
-        stacked = layer is not None
-        if "{expert}" not in weight.theirs:
-            return one(None, stacked)
-        each = [one(expert, stacked + 1) for expert in range(config.moe.num_experts)]
-        return [np.stack(values) for values in zip(*each, strict=True)]
-
-    for weight, where, layers in _weights(family, config):
-        paths = [(*where, *path.split(".")) for path in weight.paths]
-        if layers is None:
-            values = read(weight, paths)
-        else:
-            each = [read(weight, paths, layer) for layer in layers]
-            values = [np.stack(of_layers) for of_layers in zip(*each, strict=True)]
-        for path, value in zip(paths, values, strict=True):
-            assert path not in flat and value.shape == shapes[path], path
-            flat[path] = value
-    assert flat.keys() == shapes.keys(), flat.keys() ^ shapes.keys()
-    assert used == tensors.keys(), tensors.keys() - used
-    tree: dict[str, Any] = {}
-    for (*inner, last), value in flat.items():
-        node = tree
-        for key in inner:
-            node = node.setdefault(key, {})
-        if last in ("embedding", "unembedding"):
-            value = np.pad(value, ((0, config.padded_vocab_size - config.vocab_size), (0, 0)))
-        node[last] = value
-    return tree
+    outline = parameters.outline(config)
+    shapes = parameters.shapes(outline)
+    found = {path: np.zeros(x.shape, np.float32) for path, x in pieces.flat(shapes).items()}
+    counts = {path: np.zeros(x.shape, int) for path, x in found.items()}
+    wanted = pieces.pieces(family, outline)
+    assert sorted(piece.theirs for piece in wanted) == sorted(tensors)
+    for piece in wanted:
+        values = to_ours(piece.weight, tensors[piece.theirs], piece.shapes)
+        for path, value in zip(piece.paths, values, strict=True):
+            place = (*piece.at, *(slice(size) for size in value.shape))
+            found[path][place] = value
+            counts[path][place] += 1
+    for path, count in counts.items():
+        rows = config.vocab_size if path in ("embedding", "unembedding") else len(count)
+        assert (count[:rows] == 1).all(), path
+    return pieces.like(shapes, found)
 
 
 def to_tensors(family: Family, config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
     """Their tensors of all our parameters."""
-    found = {}
+    flat = {path: np.asarray(x) for path, x in pieces.flat(params).items()}
 
-    def at(where: tuple[str, ...], path: str) -> np.ndarray:
-        node = params
-        for key in (*where, *path.split(".")):
-            node = node[key]
-        value = np.asarray(node)
-        return value[: config.vocab_size] if path in ("embedding", "unembedding") else value
+    def of(piece: Piece) -> np.ndarray:
+        ours = (flat[path][piece.at] for path in piece.paths)
+        parts = (x[tuple(map(slice, shape))] for x, shape in zip(ours, piece.shapes, strict=True))
+        return to_theirs(piece.weight, list(parts))
 
-    for weight, where, layers in _weights(family, config):
-        ours = [at(where, path) for path in weight.paths]
-        for index, layer in enumerate(layers if layers is not None else [None]):
-            here = ours if layer is None else [value[index] for value in ours]
-            experts = range(config.moe.num_experts) if "{expert}" in weight.theirs else [None]
-            for expert in experts:
-                values = here if expert is None else [value[expert] for value in here]
-                name = _theirs(weight, family.PREFIX, layer, expert)
-                found[name] = to_theirs(weight, values)
-    return found
+    outline = parameters.outline(config)
+    return {piece.theirs: of(piece) for piece in pieces.pieces(family, outline)}
 
 
 class Golden(NamedTuple):
