@@ -15,6 +15,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import json
+import math
 import sys
 from collections.abc import Callable
 
@@ -117,10 +118,13 @@ def main(job: commands.Job) -> None:
         bounds = job.watch.bounds
         job.watch.at(what, bounds.step if what.startswith("drawing") else bounds.start)
 
+    def wait() -> None:  # people take their time
+        job.watch.at("waiting for a message", math.inf)
+
     speed = Speed()
     try:
         if talks:
-            _talk(Conversation(loaded, generator, ending, SYSTEM.value), at, speed)
+            _talk(Conversation(loaded, generator, ending, SYSTEM.value), wait, at, speed)
         else:
             _continue(loaded, generator, ending, prompts or [""], at, speed)
     except ValueError as error:
@@ -218,11 +222,16 @@ def _line(prompt: str, text: Text) -> dict[str, object]:
     return line
 
 
-def _talk(conversation: Conversation, at: Callable[[str], None], speed: Speed) -> None:
+def _talk(
+    conversation: Conversation,
+    wait: Callable[[], None],
+    at: Callable[[str], None],
+    speed: Speed,
+) -> None:
     prompt = "> " if sys.stdin.isatty() else ""
     turn = 0
     while True:
-        at("waiting for a message")
+        wait()
         print(prompt, end="", flush=True)
         if not (line := sys.stdin.readline()):
             print(flush=True)

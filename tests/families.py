@@ -222,9 +222,9 @@ def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndar
     for piece in wanted:
         values = to_ours(piece.weight, tensors[piece.theirs], piece.shapes)
         for path, value in zip(piece.paths, values, strict=True):
-            place = (*piece.at, *(slice(size) for size in value.shape))
-            found[path][place] = value
-            counts[path][place] += 1
+            inside = tuple(map(slice, value.shape))
+            found[path][piece.at][inside] = value  # a part of it, not a copy
+            counts[path][piece.at][inside] += 1
     for path, count in counts.items():
         rows = config.vocab_size if path in ("embedding", "unembedding") else len(count)
         assert (count[:rows] == 1).all(), path
