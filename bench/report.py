@@ -97,6 +97,20 @@ def _tpu(result: Result) -> Iterator[str]:
         )
 
 
+def _decode(result: Result) -> Iterator[str]:
+    rows = []
+    for run in result["runs"]:
+        for side, one in run["sides"].items():
+            ratio = ""
+            if side == "podium" and (spread := run.get("podium_is_faster_by")):
+                ratio = f"**{spread['median']:.2f}** ({spread['min']:.2f} to {spread['max']:.2f})"
+            rows.append(
+                f"| {run['dtype']}, {run['batch']} at a time | {side} | {one['first_s']:.3f} s | "
+                f"{one['tokens_per_s']:,.1f} | {ratio} |"
+            )
+    yield from _table("| | | the first token | tokens/s after it | Podium's ratio |", rows)
+
+
 def _beside(result: Result) -> Iterator[str]:
     sides = {(one["shape"], one["side"]): one for one in result["sides"]}
     rows = []
@@ -210,6 +224,7 @@ def _predicted(result: Result) -> Iterator[str]:
 
 TABLES: dict[str, Callable[[Result], Iterator[str]]] = {
     "step_cpu": _step,
+    "decode_cpu": _decode,
     "profile_cpu": _profile,
     "step_gpu": _step,
     "tpu_tpu_aot": _tpu,
