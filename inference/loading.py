@@ -1,9 +1,8 @@
 """A run, loaded to generate from."""
 
-from pathlib import Path
 from typing import NamedTuple
 
-from checkpointing.workdir import TOKENIZER, Workdir
+from checkpointing.workdir import PUBLISHED, TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from data.tokenizing.published import Published
 from errors import UserError
@@ -11,9 +10,6 @@ from evaluation.trained import Trained, load, resolve
 from model.generation import Generator, Sampling
 from sharding.config import MeshConfig
 from sharding.table import sharding
-
-PUBLISHED = "hf"
-"""The folder of a workdir with what was published beside the weights, if they were imported."""
 
 
 class Loaded(NamedTuple):
@@ -66,7 +62,8 @@ def load_run(
         workdir = Workdir(workdir)
     trained = load(workdir, resolve(workdir, step), mesh, rows=None)
     tokenizer = tokenizers.load(workdir.path / TOKENIZER)
-    folder = Path(str(workdir.path)) / PUBLISHED
+    workdir.fetch(PUBLISHED)
+    folder = workdir.local / PUBLISHED
     return Loaded(trained, tokenizer, Published(folder) if folder.is_dir() else None)
 
 

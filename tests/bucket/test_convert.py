@@ -1,4 +1,4 @@
-"""A converted model in a bucket: made there, trained from there, written from there."""
+"""A converted model in a bucket: made there, trained from, talked to and written from there."""
 
 import json
 
@@ -18,6 +18,8 @@ SMALL = ("--config.train.steps=2", "--config.train.batch_size=4", "--config.repo
 def test_there_and_back(cloud: Commands, tmp_path):
     model = write(tmp_path / "model", LLAMA, weights())
     train_bpe(TEXT, 300).save(model / "tokenizer.json")
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
     first, second = f"gs://{BUCKET}/converted", f"gs://{BUCKET}/continued"
     done = cloud("convert.py", "from-hf", str(model), f"--workdir={first}")
     assert done.returncode == 0, done.stderr
@@ -34,6 +36,10 @@ def test_there_and_back(cloud: Commands, tmp_path):
     )
     config = ("train.py", "--config=configs/continued.py", f"--workdir={second}")
     done = cloud(*config, *source, *data, *SMALL)
+    assert done.returncode == 0, done.stderr
+
+    chat = ("--chat", "--prompt=rose thorn", "--max_tokens=2")
+    done = cloud("generate.py", f"--workdir={first}", *chat)
     assert done.returncode == 0, done.stderr
 
     for workdir, name in ((first, "first"), (second, "second")):
