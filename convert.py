@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from absl import flags
 
 import commands
@@ -68,6 +67,8 @@ def check() -> None:
             raise UserError(f"--{name} is for to-hf")
     if way == "to-hf" and not OUT.value:
         raise UserError("--out is missing: the folder to make")
+    if "://" in OUT.value:
+        raise UserError(f"--out={OUT.value}: give a folder of this machine, and copy it from there")
     Workdir(WORKDIR.value)
     if VERIFY.value:
         verifying.require()
@@ -82,6 +83,8 @@ def main(job: commands.Job) -> None:
 
 def from_hf(job: commands.Job) -> None:
     """Makes a workdir."""
+    if VERIFY.value and job.others.count > 1:
+        raise UserError("--verify runs as one process: compare in a command of its own")
     job.watch.at("looking for the model", job.watch.bounds.prepare)
     found = source.find(_arguments[1])
     workdir, mesh = Workdir(WORKDIR.value), parse_mesh(MESH.value)
@@ -122,8 +125,6 @@ def to_hf(job: commands.Job) -> None:
 
 def verify(folder: Path, outline: Decoder, params: Params) -> None:
     """Says how far logits are from those of transformers; exits where that is too far."""
-    if jax.process_count() > 1:
-        raise UserError("--verify runs as one process: compare in a command of its own")
     largest = verifying.difference(folder, outline, params)
     print(f"logits differ from those of transformers by at most {largest:.2e}", flush=True)
     if not largest <= verifying.TOLERANCE:

@@ -225,15 +225,18 @@ def _config(
 ) -> dict[str, Any]:
     """config.json: the published one, where it still says what the model is."""
     made: dict[str, Any] = family.to_hf(model)
-    ids = {}
+    ids: dict[str, int | None] = {}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        ids |= {"pad_token_id": None}
     path = published / "config.json"
     if path.is_file():
         original = json.loads(path.read_text(encoding="utf-8"))
         original = original.get("text_config") or original
         if original.get("model_type") == family.MODEL_TYPE and _says(family, original, model):
-            made, ids = original, {}
+            made = original
+            if _has_tokenizer(published):  # so the ids of the original are of this one
+                ids = {}
     for key in ("quantization_config", "torch_dtype", "dtype", "_name_or_path"):
         made.pop(key, None)
     head = {"architectures": [family.ARCHITECTURE], "model_type": family.MODEL_TYPE}
@@ -258,11 +261,18 @@ def _carry(published: Path, folder: Path, tokenizer: Tokenizer | None) -> list[s
     if not (folder / "generation_config.json").exists() and tokenizer is not None:
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
         _write_json(folder / "generation_config.json", ids)
-    if any(file.name.startswith(("tokenizer.", "vocab.")) for file in there):
+    if _has_tokenizer(published):
         return []
     if tokenizer is None:
         return ["the workdir has no tokenizer, so none is written"]
     return write_tokenizer(tokenizer, folder)
+
+
+def _has_tokenizer(published: Path) -> bool:
+    """Whether what was published with the model has its tokenizer: not where a run that started
+    from it has another.
+    """
+    return any(published.glob("tokenizer.*")) or any(published.glob("vocab.*"))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -33,7 +33,6 @@ from training.config import RunConfig
 from training.state import abstract_params
 
 _PLACEHOLDER = "python_stdlib"
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class Imported(NamedTuple):
@@ -181,7 +180,9 @@ def _begin(workdir: Workdir) -> None:
 
 def _tokenizer(source: Source, config: ModelConfig) -> tuple[Tokenizer | None, list[str]]:
     """The tokenizer of a checkpoint, if it is one that Podium reads, and what to know of it."""
-    paths = [source.folder / name for name in _TOKENIZERS]
+    # Two files as GPT-2's do not say all that one of today does, such as how text is split.
+    first = "tokenizer.json" if (source.folder / "tokenizer.json").is_file() else "vocab.json"
+    paths = [source.folder / name for name in (first, "tokenizer.model")]
     found = [path for path in paths if path.is_file()]
     reason = "there is none"
     for path in found:

@@ -100,7 +100,7 @@ def _downloaded(text: str) -> tuple[str, Path]:
             model,
             revision=revision or None,
             allow_patterns=["*.safetensors", "model.safetensors.index.json", *CARRIED],
-            ignore_patterns=["*/*"],  # other forms of the same weights
+            ignore_patterns=["*/*", "consolidated*"],  # other forms of the same weights
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

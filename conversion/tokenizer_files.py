@@ -14,7 +14,8 @@ def write(tokenizer: Tokenizer, folder: Path) -> list[str]:
     if not isinstance(tokenizer, ByteLevelTokenizer):
         kind = type(tokenizer).__name__
         return [f"the tokenizer is not written: transformers has no files for a {kind}"]
-    (folder / "tokenizer.json").write_text(tokenizer.serialized, encoding="utf-8")
+    text = _beginning_with_bos(tokenizer)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokenizer.spelling(tokenizer.bos_id),
@@ -24,3 +25,21 @@ def write(tokenizer: Tokenizer, folder: Path) -> list[str]:
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
     return []
+
+
+def _beginning_with_bos(tokenizer: ByteLevelTokenizer) -> str:
+    """Its tokenizer.json, by which texts begin as the documents did that the model was trained on.
+
+    In the file's own form, and not written by the library: whose next version might write others.
+    """
+    content = json.loads(tokenizer.serialized)
+    bos = tokenizer.spelling(tokenizer.bos_id)
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    begin = {"SpecialToken": {"id": bos, "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [begin, first],
+        "pair": [begin, first, second],
+        "special_tokens": {bos: {"id": bos, "ids": [tokenizer.bos_id], "tokens": [bos]}},
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)

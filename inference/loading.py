@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from checkpointing.workdir import PUBLISHED, TOKENIZER, Workdir
+from checkpointing.workdir import PUBLISHED, Workdir
 from data import tokenizer as tokenizers
 from data.tokenizing.published import Published
 from errors import UserError
-from evaluation.trained import Trained, load, resolve
+from evaluation.trained import Trained, load, resolve, tokenizer_of
 from model.generation import Generator, Sampling
 from sharding.config import MeshConfig
 from sharding.table import sharding
@@ -61,7 +61,7 @@ def load_run(
     if isinstance(workdir, str):
         workdir = Workdir(workdir)
     trained = load(workdir, resolve(workdir, step), mesh, rows=None)
-    tokenizer = tokenizers.load(workdir.path / TOKENIZER)
+    tokenizer = tokenizer_of(workdir)
     workdir.fetch(PUBLISHED)
     folder = workdir.local / PUBLISHED
     return Loaded(trained, tokenizer, Published(folder) if folder.is_dir() else None)

@@ -9,10 +9,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import tokenizers
 from safetensors.numpy import load_file
 
 from conversion.pieces import flat
-from data.tokenizer import train_bpe
+from data import tokenizer as T
+from data.tokenizer import ByteTokenizer, train_bpe
 from tests.conversion.models import LLAMA, weights, write
 from tests.running import Commands, assert_same_run, saved, wait_for
 
@@ -283,7 +285,9 @@ def test_a_run_of_its_own_is_written_with_its_tokenizer(podium: Commands, tmp_pa
     assert load_file(out / "model.safetensors")["model.norm.weight"].dtype == np.float32
     named = json.loads((out / "tokenizer_config.json").read_text())
     assert (named["bos_token"], named["eos_token"]) == ("<|bos|>", "<|eos|>")
-    assert (out / "tokenizer.json").read_bytes() == (workdir / "tokenizer.json").read_bytes()
+    reader = tokenizers.Tokenizer.from_file(str(out / "tokenizer.json"))
+    (ours,) = T.load(workdir / "tokenizer.json").encode_batch(["rose moon"])
+    assert reader.encode("rose moon").ids == [0, *ours]  # as documents began
     # And in again: the same model.
     back = tmp_path / "back"
     done = podium("convert.py", "from-hf", str(out), f"--workdir={back}")
@@ -301,12 +305,17 @@ def test_a_run_with_another_tokenizer_than_it_starts_from(podium: Commands, conv
     done = podium(*start(workdir, converted, podium.data, *args))
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (workdir / "hf").iterdir()] == ["config.json"]
-    args = "--prompt=rose", "--max_tokens=4"
-    text = podium("generate.py", f"--workdir={workdir}", *args)
+    prompt = "--prompt=rose", "--max_tokens=4"
+    text = podium("generate.py", f"--workdir={workdir}", *prompt)
     assert text.returncode == 0, text.stderr
     assert text.stdout.startswith("rose")
-    chat = podium("generate.py", f"--workdir={workdir}", "--chat", *args)
+    chat = podium("generate.py", f"--workdir={workdir}", "--chat", *prompt)
     assert "this model has no chat template" in refused(chat)
+    done = podium("convert.py", "to-hf", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0 and "the tokenizer is not written" in done.stderr
+    ids = {"bos_token_id": ByteTokenizer.bos_id, "eos_token_id": ByteTokenizer.eos_id}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == HF | ids | {"pad_token_id": None, "torch_dtype": "bfloat16"}
 
 
 def test_another_model_than_it_starts_from(podium: Commands, converted, tmp_path):
@@ -326,6 +335,7 @@ def test_another_model_than_it_starts_from(podium: Commands, converted, tmp_path
         (("from-hf", "a", "b"), "from-hf takes one folder or id of the hub: a b"),
         (("from-hf", "a", "--out=b"), "--out is for to-hf"),
         (("to-hf",), "--out is missing: the folder to make"),
+        (("to-hf", "--out=gs://a/b"), "--out=gs://a/b: give a folder of this machine, and copy"),
         (("to-hf", "a", "--out=b"), "to-hf takes no argument but flags: a"),
         (("from-hf", "no/such/place"), "no/such/place: give a folder with config.json, or an id"),
         (("to-hf", "--out=b"), "no run in runs/none: there is no such directory"),
