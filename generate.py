@@ -30,7 +30,7 @@ from evaluation.trained import parse_mesh, resolve
 from inference.conversation import Conversation
 from inference.loading import Loaded, load_run, template_of
 from inference.texts import Ending, Speed, Text, continued
-from model.generation import Generator, Sampling
+from model.generation import Generator, PromptError, Sampling
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")
@@ -127,8 +127,8 @@ def main(job: commands.Job) -> None:
             _talk(Conversation(loaded, generator, ending, SYSTEM.value), wait, at, speed)
         else:
             _continue(loaded, generator, ending, prompts or [""], at, speed)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    except PromptError as error:
+        raise UserError(str(error)) from None
     if jax.process_index() == 0:
         print(f"[step {step}: {speed}]", file=sys.stderr)
 
@@ -139,9 +139,10 @@ def _prompts() -> list[str]:
         return prompts
     path = epath.Path(PROMPTS_FILE.value)
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts_file={path}: cannot be read as text ({error})") from None
+    lines = text.split("\n") if text else []  # JSON may have other ends of lines in its strings
     for number, line in enumerate(lines, start=1):
         if path.suffix != ".jsonl":
             prompts.append(line)
@@ -242,7 +243,13 @@ def _talk(
             conversation.reset()
             continue
         show = _printed if OUTPUT.value == "text" else _dropped
-        text = conversation.answer(message, seed=SEED.value + turn, show=show, at=at, speed=speed)
+        try:
+            text = conversation.answer(
+                message, seed=SEED.value + turn, show=show, at=at, speed=speed
+            )
+        except PromptError as error:
+            print(f"note: {error}, or forget all turns: /reset", file=sys.stderr)
+            continue
         turn += 1
         if OUTPUT.value == "json":
             print(json.dumps(_line(message, text), ensure_ascii=False), flush=True)

@@ -62,7 +62,7 @@ class Conversation:
           at, speed: see inference.texts.continued.
 
         Raises:
-          ValueError: the turns have become longer than the model takes; the message is not kept.
+          PromptError: the turns have become longer than the model takes; the message is not kept.
           UserError: the template refuses them.
         """
         self.messages.append({"role": "user", "content": message})

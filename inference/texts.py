@@ -146,7 +146,7 @@ def continued(
       the texts in order, samples of a prompt one after the other, each batch once it is done.
 
     Raises:
-      ValueError: a prompt that is empty or, with max_tokens, longer than the model takes.
+      PromptError: a prompt that is empty or, with max_tokens, longer than the model takes.
     """
     speed = speed if speed is not None else Speed()
     wanted = [(p, s) for p in range(len(prompts)) for s in range(num_samples)]
@@ -177,6 +177,7 @@ def continued(
                 break
             at(f"drawing token {index + 2}")
         ended = time.perf_counter()
+        first = first or ended  # with max_tokens=0 nothing is drawn
         speed.compile_s += compiled - began
         speed.prompt_tokens += sum(map(len, ids[: len(part)]))
         speed.prompt_s += first - compiled

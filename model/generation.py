@@ -13,10 +13,14 @@ from model.cache import Cache
 from model.decoder import Decoder
 from model.sampling import Drawn, Sampling, row_keys, sample
 
-__all__ = ["Drawn", "Generator", "Sampling"]
+__all__ = ["Drawn", "Generator", "PromptError", "Sampling"]
 
 
 _LEAST = 16  # tokens that a prompt is padded to: shorter programs would be many, and no faster
+
+
+class PromptError(ValueError):
+    """A prompt that is empty or, with the new tokens, longer than the model takes."""
 
 
 class Rows(NamedTuple):
@@ -137,15 +141,15 @@ class Generator:
           row's text has ended: who asks knows what ends it. One step is computed ahead.
 
         Raises:
-          ValueError: an empty prompt, or a prompt and new tokens together longer than the model
+          PromptError: an empty prompt, or a prompt and new tokens together longer than the model
             takes.
         """
         limit = self._model.config.max_length
         if not prompts or not all(len(prompt) for prompt in prompts):
-            raise ValueError("the prompt is empty: it needs at least one token")
+            raise PromptError("the prompt is empty: it needs at least one token")
         longest = max(map(len, prompts))
         if longest + max_tokens > limit:
-            raise ValueError(
+            raise PromptError(
                 f"the prompt's {longest} tokens and max_tokens={max_tokens} together exceed "
                 f"the model's max_length={limit}: shorten one"
             )

@@ -43,13 +43,13 @@ def test_generate(podium: Commands, finished):
 
 def lines(done) -> list[dict]:
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.removesuffix("\n").split("\n")]
 
 
 def test_generate_several(podium: Commands, finished, tmp_path):
     """Batches, samples, files of prompts: each text is what it would be alone."""
     file = tmp_path / "prompts.jsonl"
-    file.write_text('{"prompt": "moon sea def"}\n{"prompt": "a"}\n')
+    file.write_text('{"prompt": "moon sea def"}\n{"prompt": "a\u2028"}\n')
     args = ("generate.py", f"--workdir={finished}", "--max_tokens=12", "--output=json")
     every = lines(
         podium(
@@ -62,7 +62,7 @@ def test_generate_several(podium: Commands, finished, tmp_path):
             "--top_logprobs=2",
         )
     )
-    prompts = ["rose né", "moon sea def", "a"]
+    prompts = ["rose né", "moon sea def", "a\u2028"]
     assert [(one["prompt"], one["sample"]) for one in every] == [
         (prompt, sample) for prompt in prompts for sample in (0, 1)
     ]
@@ -101,12 +101,16 @@ def test_chat(podium: Commands, finished, tmp_path):
     args = ("generate.py", f"--workdir={run}", "--max_tokens=6", "--chat", "--output=json")
     (once,) = lines(podium(*args, "--prompt=rose", "--seed=3"))
     talk = podium.start(*args, "--seed=3")
-    out, err = talk.communicate("rose\nmoon\n/reset\n\nrose\n", timeout=180)
+    long = "rose " * 400  # is refused, and the chat goes on
+    out, err = talk.communicate(f"rose\nmoon\n{long}\n/reset\n\nrose\n", timeout=180)
     assert talk.returncode == 0, err
     first, second, third = (json.loads(line) for line in out.splitlines() if line)
     assert first == once
     assert second["prompt"] == "moon" and third["prompt"] == "rose"
     assert "[step 12: prompts " in err
+    assert (
+        err.count("note: the prompt's ") == 1 and "shorten one, or forget all turns: /reset" in err
+    )
 
 
 def test_bad_prompts(podium: Commands, finished, tmp_path):
@@ -126,5 +130,5 @@ def test_bad_prompts(podium: Commands, finished, tmp_path):
 def test_generate_longer_than_the_model(podium: Commands, finished):
     done = podium("generate.py", f"--workdir={finished}", "--prompt=a", "--max_tokens=1000")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("error: the prompt's ")
     assert done.stderr.count("\n") == 1
