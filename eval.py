@@ -23,14 +23,13 @@ import jax
 from absl import flags
 
 import commands
-from checkpointing.workdir import TOKENIZER, Workdir
-from data import tokenizer as tokenizers
+from checkpointing.workdir import Workdir
 from data.config import DataConfig
 from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
 from evaluation.perplexity import evaluate, make_scorer, together
-from evaluation.trained import Trained, load, parse_mesh, resolve
+from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
 from reporting.progress import Progress
 from training.state import shardings_of
 
@@ -70,7 +69,7 @@ def main(job: commands.Job) -> None:
         lambda progress: prepare_split(
             data,
             SPLIT.value,
-            tokenizers.load(workdir.path / TOKENIZER),
+            tokenizer_of(workdir),
             progress,
         ),
     )

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from checkpointing import record
 from checkpointing.checkpoints import Checkpoints
-from checkpointing.workdir import Workdir
+from checkpointing.workdir import TOKENIZER, Workdir
+from data import tokenizer as tokenizers
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
@@ -72,6 +73,20 @@ def resolve(workdir: Workdir, step: int | None) -> int:
     found = checkpoints.resolve(step)
     checkpoints.close()
     return found
+
+
+def tokenizer_of(workdir: Workdir) -> tokenizers.Tokenizer:
+    """The tokenizer of a run.
+
+    Raises:
+      UserError: it has none, as models that are converted without one.
+    """
+    if not (workdir.path / TOKENIZER).exists():
+        raise UserError(
+            f"{workdir} has no tokenizer, and a model that is converted without one neither reads "
+            "nor writes text: give convert.py a folder with one that Podium reads (docs/data.md)"
+        )
+    return tokenizers.load(workdir.path / TOKENIZER)
 
 
 def load(

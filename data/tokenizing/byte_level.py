@@ -22,6 +22,9 @@ _KNOWN_EOS = (EOS, "<|end_of_text|>", "<eos>", "</s>", "<|endoftext|>")
 class ByteLevelTokenizer:
     """A byte-level tokenizer of the `tokenizers` library.
 
+    One that would bring text into Unicode's normal form C, as Qwen's does, gets text as it stands:
+    what is in that form already, as nearly all text is, has the same ids, and nothing is lost.
+
     Args:
       serialized: the content of a `tokenizer.json`.
       origin: where it came from, for messages.
@@ -35,7 +38,7 @@ class ByteLevelTokenizer:
 
     def __init__(self, serialized: str, origin: str, specials: Specials = NONE) -> None:
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(serialized)
+            self._tokenizer = tokenizers.Tokenizer.from_str(_as_it_stands(serialized))
         except Exception as error:
             raise UserError(
                 f"{origin} is not a tokenizer.json that `tokenizers` {tokenizers.__version__} "
@@ -111,6 +114,18 @@ def from_saved(saved: dict[str, Any], origin: str) -> ByteLevelTokenizer:
     except KeyError as error:
         raise UserError(f"{origin} is damaged: copy it again from where it came") from error
     return ByteLevelTokenizer(serialized, origin, specials)
+
+
+def _as_it_stands(serialized: str) -> str:
+    """A tokenizer.json without normal form C; others change more than how a character is spelled,
+    and are refused with all that loses text.
+    """
+    content = json.loads(serialized)
+    normalizer = content.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    if [step.get("type") for step in steps] != ["NFC"]:
+        return serialized
+    return json.dumps(content | {"normalizer": None}, ensure_ascii=False)
 
 
 def _special(vocabulary: dict[str, int], known: Sequence[str], role: str, origin: str) -> int:

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from errors import UserError
@@ -32,9 +35,10 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, specials: Mapping[str, str], origin: str) -> None:
-        # The loop controls are the only extension that templates rely on.
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _GenerationBlocks],
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
@@ -53,21 +57,34 @@ class ChatTemplate:
         Args:
           messages: in order.
           add_generation_prompt: the text ends with what begins the model's answer.
-          variables: others that the template knows.
+          variables: others that the template knows. As from `transformers`, tools and documents
+            are None where they are not given.
 
         Raises:
           UserError: the template refuses these messages, or fails.
         """
         try:
             text: str = self._template.render(
+                {"tools": None, "documents": None} | self._specials | variables,
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                **self._specials,
-                **variables,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             raise UserError(f"{self._origin} refuses these messages: {error}") from None
         return text
+
+
+class _GenerationBlocks(jinja2.ext.Extension):
+    """{% generation %} marks, for masks of a loss, what the model has said. Here it is a scope for
+    variables, as it is for `transformers`, and nothing else.
+    """
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
 
 
 def _refuse(message: str) -> None:

@@ -14,12 +14,12 @@ _SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "c
 
 
 class Published:
-    """A folder with tokenizer.json, and of tokenizer_config.json, chat_template.jinja and
-    generation_config.json those that there are.
+    """A folder with those of tokenizer.json, tokenizer_config.json, chat_template.jinja and
+    generation_config.json that there are.
 
     Attributes:
       stop_ids: the ids that end a text; empty if none are named.
-      template: of chats; None if there is none.
+      template: of chats; None if there is none, or no tokenizer.json that knows what it spells.
 
     Args:
       folder: where they are.
@@ -29,31 +29,45 @@ class Published:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing more precise
-            raise UserError(f"{path} is missing, or not a tokenizer.json: copy it again") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = _tokenizer(folder / "tokenizer.json")
         config = _read_json(folder / "tokenizer_config.json")
         ends = _read_json(folder / "generation_config.json").get("eos_token_id")
         several = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self.stop_ids = frozenset(int(i) for i in several)
-        self.template = _template(folder, config)
+        self.template = _template(folder, config) if self._tokenizer else None
 
     def prompt(self, text: str) -> list[int]:
         """The ids of a text that begins a document, with what the tokenizer puts around it.
 
-        What spells a special is that special.
+        What spells a special is that special. Empty if there is no tokenizer.json.
         """
+        if self._tokenizer is None:
+            return []
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=True).ids
         return ids
 
     def rendered(self, text: str) -> list[int]:
         """The ids of what a template made: specials are spelled in it, and nothing is added."""
+        assert self._tokenizer is not None  # or there would be no template
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+def _tokenizer(path: Path) -> tokenizers.Tokenizer | None:
+    """With the specials that text spells; None if there is none.
+
+    Some models come with a SentencePiece model or with GPT-2's two files alone, and a run that
+    started from a model with another tokenizer has nothing but its config.json.
+    """
+    if not path.exists():
+        return None
+    try:
+        made = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises nothing more precise
+        raise UserError(f"{path} is not a tokenizer.json: copy it again") from error
+    made.no_truncation()
+    made.no_padding()
+    return made
 
 
 def _template(folder: Path, config: dict[str, Any]) -> ChatTemplate | None:

@@ -1,6 +1,7 @@
 """DeepSeek-V3 (2024): latent attention, and experts that are chosen by groups and kept busy by a
 bias. Its head that predicts one token more is left out."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -68,7 +69,7 @@ def _rope(hf: HfConfig, head_dim: int) -> dict[str, Any]:
             f"config.json scales rotary positions by {scaling.kind!r} with mscale={of_rotated} and "
             f"mscale_all_dim={of_all}: Podium knows them with 'yarn', and equal"
         )
-    found["rope_scaling"] = common.scaling({**given, "attention_factor": 1.0}, 0)
+    found["rope_scaling"] = dataclasses.replace(scaling, attention_factor=1.0)
     found["attention_scale"] = head_dim**-0.5 * _mscale(scaling.factor, of_all) ** 2
     return found
 

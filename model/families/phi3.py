@@ -31,6 +31,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "sliding_window": config.sliding_window or None,
         "original_max_position_embeddings": config.max_length,
+        "pad_token_id": None,  # unsaid it is 32000, which a smaller table has no row for
     }
 
 

@@ -294,6 +294,21 @@ def test_a_run_of_its_own_is_written_with_its_tokenizer(podium: Commands, tmp_pa
         np.testing.assert_array_equal(tensor[rows], found[path][rows])
 
 
+def test_a_run_with_another_tokenizer_than_it_starts_from(podium: Commands, converted, tmp_path):
+    """Of what was published it has config.json alone, and draws texts all the same."""
+    workdir = tmp_path / "run"
+    args = "--config.data.tokenizer=byte", "--config.train.steps=1", "--config.evaluation.every=0"
+    done = podium(*start(workdir, converted, podium.data, *args))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (workdir / "hf").iterdir()] == ["config.json"]
+    args = "--prompt=rose", "--max_tokens=4"
+    text = podium("generate.py", f"--workdir={workdir}", *args)
+    assert text.returncode == 0, text.stderr
+    assert text.stdout.startswith("rose")
+    chat = podium("generate.py", f"--workdir={workdir}", "--chat", *args)
+    assert "this model has no chat template" in refused(chat)
+
+
 def test_another_model_than_it_starts_from(podium: Commands, converted, tmp_path):
     command = start(tmp_path / "run", converted, podium.data, "--config.model.num_layers=3")
     assert refused(podium(*command)) == (

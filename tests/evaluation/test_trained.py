@@ -11,8 +11,9 @@ from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import Workdir
 from configs import door
 from configs.base import base
+from data.tokenizer import ByteTokenizer
 from errors import UserError
-from evaluation.trained import load, parse_mesh
+from evaluation.trained import load, parse_mesh, tokenizer_of
 from sharding.config import MeshConfig
 from tests.training.sharded import MODEL, begin, host, mesh_of
 from training.config import EvaluationConfig
@@ -106,3 +107,13 @@ def test_in_stages_to_evaluate_and_not_to_generate(saved):
         load(workdir, 3, layout, rows=None)
     with pytest.raises(UserError, match=r"^--mesh: pipeline=4 does not divide 2, the layers"):
         load(workdir, 3, MeshConfig(data=1, fsdp=2, pipeline=4), rows=8)
+
+
+def test_a_model_without_a_tokenizer(tmp_path):
+    workdir = Workdir(str(tmp_path))
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path} has no tokenizer, and .*: give convert.py a"
+    ):
+        tokenizer_of(workdir)
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    assert tokenizer_of(workdir).fingerprint == ByteTokenizer().fingerprint

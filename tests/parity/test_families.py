@@ -158,7 +158,7 @@ def test_the_way_back(both, name, tmp_path):
     for key, value in here.tensors.items():
         np.testing.assert_array_equal(back[key], value, err_msg=key)
     # And `transformers` computes the same from it, to the bit.
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}  # of a tokenizer
+    ids = {"bos_token_id": 1, "eos_token_id": 2}  # of a tokenizer
     written = {"model_type": name, **family.to_hf(config), **ids}
     (tmp_path / "config.json").write_text(json.dumps(written))
     theirs.write(tmp_path, back)

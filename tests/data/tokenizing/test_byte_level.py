@@ -43,6 +43,24 @@ def test_an_added_token_that_is_no_special_is_text() -> None:
     assert T.decode(tokenizer, ids) == "is it ok or"
 
 
+NFC = {"type": "NFC"}
+
+
+@pytest.mark.parametrize("normalizer", [NFC, {"type": "Sequence", "normalizers": [NFC]}])
+def test_normal_form_c_is_left_to_the_text(tmp_path: Path, normalizer: dict[str, Any]) -> None:
+    """Text that has it gets the ids of the library, other text comes back; it stays in the file."""
+    content = external(normalizer=normalizer)
+    tokenizer = ByteLevelTokenizer(content, "x")
+    library = tokenizers.Tokenizer.from_str(content)
+    composed, apart = "caf\u00e9 rose", "cafe\u0301 rose"
+    assert tokenizer.encode_batch([composed])[0].tolist() == library.encode(composed).ids
+    assert library.encode(apart).ids == library.encode(composed).ids  # it does change text
+    assert T.decode(tokenizer, tokenizer.encode_batch([apart])[0].tolist()) == apart
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert (tmp_path / "tokenizer.json").read_text() == content
+    assert T.load(tmp_path / "tokenizer.json").fingerprint == tokenizer.fingerprint
+
+
 ADD_SPACE = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 
 
@@ -51,6 +69,11 @@ ADD_SPACE = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True
     [
         ("{", "is not a tokenizer.json"),
         ('{"type": "x"}', "is not a tokenizer.json"),
+        (external(normalizer={"type": "NFD"}), "does not give every text back"),
+        (
+            external(normalizer={"type": "Sequence", "normalizers": [NFC, {"type": "Lowercase"}]}),
+            "does not give every text back",
+        ),
         (external(normalizer={"type": "NFKC"}), "does not give every text back"),
         (external(normalizer={"type": "Lowercase"}), "does not give every text back"),
         (external(pre_tokenizer=ADD_SPACE), "does not give every text back"),

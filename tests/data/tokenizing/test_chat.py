@@ -47,6 +47,18 @@ def test_functions_that_templates_use():
     )
 
 
+def test_marks_of_what_the_model_said_change_no_text():
+    said = "{{ message.content }}{{ eos_token }}\n"
+    marked = PLAIN.replace(said, f"    {{% generation %}}\n{said}    {{% endgeneration %}}\n")
+    assert marked != PLAIN and render(marked) == render(PLAIN)
+
+
+def test_tools_and_documents_are_none_unless_they_are_given():
+    source = "{% if tools is not none %}{{ tools }}{% endif %}{{ documents is none }}"
+    assert render(source) == "True"
+    assert render(source, tools=[1], documents=[2]) == "[1]False"
+
+
 def test_a_template_refuses_messages():
     with pytest.raises(UserError, match="here refuses these messages: roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}")
@@ -124,8 +136,18 @@ def test_a_template_in_the_tokenizers_config(tmp_path):
         assert published.template.render([], add_generation_prompt=False) == "<s>!"
 
 
+def test_a_model_without_a_tokenizer_json(tmp_path):
+    """Such as Llama 2's first form, and runs with a tokenizer of their own: no chats."""
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (tmp_path / "chat_template.jinja").write_text(PLAIN)
+    published = Published(tmp_path)
+    assert published.stop_ids == {2} and published.template is None
+    assert published.prompt("Hi") == []
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"tokenizer.json is missing"):
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer.json is not a tokenizer.json: copy it again"):
         Published(tmp_path)
     with pytest.raises(UserError, match=r"generation_config.json is no JSON"):
         folder(tmp_path, generation_config__json="{")

@@ -104,6 +104,12 @@ def test_mistral_without_a_word_has_a_window_and_with_null_it_has_none():
     assert config_of(values)[1].sliding_window == 4096
 
 
+def test_yarn_of_deepseek_is_stretched_from_the_whole_length_if_no_other_is_said():
+    said = {"factor": 4.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+    found = of("deepseek_v3", rope_parameters={"rope_type": "yarn", **said}).rope_scaling
+    assert (found.original_length, found.attention_factor) == (64, 1.0)
+
+
 def test_experts_by_either_name():
     assert of("qwen3_moe", num_local_experts=None, num_experts=6) == of("qwen3_moe")
 
