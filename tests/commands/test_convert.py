@@ -301,11 +301,11 @@ def test_a_run_with_another_tokenizer_than_it_starts_from(podium: Commands, conv
     done = podium(*start(workdir, converted, podium.data, *args))
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (workdir / "hf").iterdir()] == ["config.json"]
-    args = "--prompt=rose", "--max_tokens=4"
-    text = podium("generate.py", f"--workdir={workdir}", *args)
+    prompt = "--prompt=rose", "--max_tokens=4"
+    text = podium("generate.py", f"--workdir={workdir}", *prompt)
     assert text.returncode == 0, text.stderr
     assert text.stdout.startswith("rose")
-    chat = podium("generate.py", f"--workdir={workdir}", "--chat", *args)
+    chat = podium("generate.py", f"--workdir={workdir}", "--chat", *prompt)
     assert "this model has no chat template" in refused(chat)
 
 
