@@ -65,6 +65,8 @@ def check() -> None:
     for name in _ONE_WAY[way]:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} is for to-hf")
+    if not WORKDIR.value:
+        raise UserError("--workdir is missing: see --help")
     if way == "to-hf" and not OUT.value:
         raise UserError("--out is missing: the folder to make")
     if "://" in OUT.value:
@@ -137,4 +139,4 @@ def _take(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.run(main, required=("workdir",), check=check, arguments=_take)
+    commands.run(main, required=(), check=check, arguments=_take)
