@@ -34,21 +34,21 @@ def from_hf(hf: HfConfig) -> ModelConfig:
     head_dim = hf.get("qk_nope_head_dim") + rotated
     latent = LatentConfig(
         kv_rank=hf.get("kv_lora_rank"),
-        query_rank=hf.get("q_lora_rank", 0),
+        query_rank=hf.said("q_lora_rank", 1536) or 0,
         rope_dim=rotated,
         value_dim=hf.get("v_head_dim"),
     )
     moe = MoeConfig(
         num_experts=hf.get("n_routed_experts"),
         experts_per_token=hf.get("num_experts_per_tok"),
-        groups=hf.get("n_group", 1),
-        groups_per_token=hf.get("topk_group", 1),
+        groups=hf.get("n_group", 8),
+        groups_per_token=hf.get("topk_group", 4),
         expert_mlp_dim=hf.get("moe_intermediate_size"),
-        shared_experts=hf.get("n_shared_experts", 0),
-        first_dense=hf.get("first_k_dense_replace", 0),
+        shared_experts=hf.get("n_shared_experts", 1),
+        first_dense=hf.get("first_k_dense_replace", 3),
         scoring="sigmoid",
         renormalise=bool(hf.get("norm_topk_prob", True)),
-        route_scale=float(hf.get("routed_scaling_factor", 1.0)),
+        route_scale=float(hf.get("routed_scaling_factor", 2.5)),
         balance="bias",
         balance_weight=1e-4,
     )

@@ -19,18 +19,18 @@ def from_hf(hf: HfConfig) -> ModelConfig:
     hf.expect("attention_bias", False)
     hf.expect("use_bidirectional_attention", False)
     hf.ignore("attention_dropout", "cache_implementation", "hidden_act", "sliding_window_size")
-    shape = common.shape(hf, tied=True)
+    shape = common.shape(hf, tied=True, head_dim=256)
     kinds = hf.get("layer_types", [_TURNS[layer % 2] for layer in range(shape["num_layers"])])
     return ModelConfig(
         **shape,
         **common.rope(hf),
-        **common.windows(hf.get("sliding_window", 0), kinds),
+        **common.windows(hf.said("sliding_window", 4096), kinds),
         mlp="geglu",
         norms="both",
         norm_offset=1.0,
         attention_scale=common.query_scale(hf, 256, shape["head_dim"]),
-        attention_softcap=float(hf.get("attn_logit_softcapping", 0.0)),
-        logit_softcap=float(hf.get("final_logit_softcapping", 0.0)),
+        attention_softcap=float(hf.said("attn_logit_softcapping", 50.0) or 0.0),
+        logit_softcap=float(hf.said("final_logit_softcapping", 30.0) or 0.0),
         embed_scale=shape["embed_dim"] ** 0.5,
     )
 

@@ -12,6 +12,15 @@ MODEL_TYPE = "gpt_oss"
 ARCHITECTURE = "GptOssForCausalLM"
 PREFIX = "model."
 
+_UNSAID = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+"""How positions are stretched where nothing is said of it."""
 _TURNS = ("sliding_attention", "full_attention")
 _EXPERTS = "layers.{layer}.mlp.experts"
 
@@ -23,7 +32,9 @@ def from_hf(hf: HfConfig) -> ModelConfig:
     hf.expect("swiglu_limit", 7.0)
     hf.ignore("attention_dropout", "experts_per_token", "initial_context_length")
     hf.ignore("output_router_logits", "router_aux_loss_coef")  # training's
-    shape = common.shape(hf)
+    if not hf.get("rope_parameters", {}) and not hf.get("rope_scaling", {}):
+        hf.suppose({"rope_scaling": _UNSAID})
+    shape = common.shape(hf, head_dim=64)
     kinds = hf.get("layer_types", [_TURNS[layer % 2] for layer in range(shape["num_layers"])])
     moe = MoeConfig(
         num_experts=hf.get("num_local_experts"),
@@ -33,7 +44,7 @@ def from_hf(hf: HfConfig) -> ModelConfig:
     return ModelConfig(
         **shape,
         **common.rope(hf, 150_000.0),
-        **common.windows(hf.get("sliding_window", 0), kinds),
+        **common.windows(hf.said("sliding_window", 128), kinds),
         mlp="clamped_swiglu",
         bias=True,
         attention_sinks=True,

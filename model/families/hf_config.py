@@ -42,6 +42,13 @@ class HfConfig:
             raise HfConfigError(f"config.json has no {key}")
         return default
 
+    def said(self, key: str, unsaid: Any) -> Any:
+        """The value of a key; None where it is null, which is something else than `unsaid`, which
+        it is where there is none.
+        """
+        self._read.add(key)
+        return self.values.get(key, unsaid)
+
     def expect(self, key: str, *values: Any) -> None:
         """Refuses a key that has another value than these, all of which mean the first one.
 

@@ -15,10 +15,8 @@ PREFIX = "model."
 def from_hf(hf: HfConfig) -> ModelConfig:
     hf.expect("hidden_act", "silu")
     hf.ignore("attention_dropout")
-    unsaid = 0 if "sliding_window" in hf.values else 4096  # null is none, no key is this
-    return ModelConfig(
-        **common.shape(hf), **common.rope(hf), sliding_window=hf.get("sliding_window", unsaid)
-    )
+    window = hf.said("sliding_window", 4096) or 0
+    return ModelConfig(**common.shape(hf), **common.rope(hf), sliding_window=window)
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
