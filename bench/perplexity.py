@@ -67,13 +67,17 @@ def scored(model: Any, windows: Windows) -> Iterator[torch.Tensor]:
     progress.close()
 
 
-def theirs() -> tuple[float, int]:
-    """The loss, and how many tokens it is of."""
-    data = DataConfig(source=SOURCE.value, sequence_length=LENGTH.value, eval_split=SPLIT.value)
+def windows_of_text() -> Windows:
+    """What eval.py scores."""
+    data = DataConfig(source=SOURCE.value, sequence_length=LENGTH.value)
     tokenizer = tokenizers.load(Path(WORKDIR.value) / TOKENIZER)
-    stores, _ = prepare_split(data, None, tokenizer, lambda *_: None)
+    stores, _ = prepare_split(data, SPLIT.value, tokenizer, lambda *_: None)
     (store,) = stores.values()
-    windows = Windows(store, LENGTH.value, ROWS.value, STRIDE.value)
+    return Windows(store, LENGTH.value, ROWS.value, STRIDE.value)
+
+
+def theirs(windows: Windows) -> tuple[float, int]:
+    """The loss, and how many tokens it is of."""
     model = transformers.AutoModelForCausalLM.from_pretrained(MODEL.value, dtype=torch.float32)
     nats = torch.cat(list(scored(model.eval(), windows)))
     return float(nats.mean()), nats.numel()
@@ -81,10 +85,11 @@ def theirs() -> tuple[float, int]:
 
 def main(argv: list[str]) -> None:
     del argv
+    windows = windows_of_text()
     began = time.perf_counter()
     found = ours()
     between = time.perf_counter()
-    loss, tokens = theirs()
+    loss, tokens = theirs(windows)
     seconds = between - began, time.perf_counter() - between
     if tokens != found["tokens"]:
         raise ValueError(f"eval.py scored {found['tokens']} tokens, transformers {tokens}")

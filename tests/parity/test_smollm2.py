@@ -139,9 +139,9 @@ def nats(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def windows(workdir: Path, source: str, split: str, stride: int) -> Windows:
     """What eval.py scores."""
-    data = DataConfig(source=source, sequence_length=LENGTH, eval_split=split)
+    data = DataConfig(source=source, sequence_length=LENGTH)
     tokenizer = tokenizers.load(workdir / TOKENIZER)
-    stores, _ = prepare_split(data, None, tokenizer, lambda *_: None)
+    stores, _ = prepare_split(data, split, tokenizer, lambda *_: None)
     (store,) = stores.values()
     return Windows(store, LENGTH, 1, stride)
 
