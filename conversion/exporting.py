@@ -237,6 +237,8 @@ def _config(
             made = original
             if _has_tokenizer(published):  # so the ids of the original are of this one
                 ids = {}
+    if made.get(pieces.FURTHER):
+        made[pieces.FURTHER] = 0
     for key in ("quantization_config", "torch_dtype", "dtype", "_name_or_path"):
         made.pop(key, None)
     head = {"architectures": [family.ARCHITECTURE], "model_type": family.MODEL_TYPE}

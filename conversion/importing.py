@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jax.sharding import Mesh
-
 import commands
 from checkpointing import imported, record
 from checkpointing.workdir import CONVERTING, PUBLISHED, TOKENIZER, Workdir
@@ -39,12 +37,10 @@ class Imported(NamedTuple):
     """Attributes:
     outline: the decoder without values.
     params: its parameters.
-    mesh: that they are on.
     """
 
     outline: Decoder
     params: Params
-    mesh: Mesh
 
 
 def family_of(source: Source, asked: str) -> Family:
@@ -151,7 +147,7 @@ def convert(
         imported.publish(workdir.path, params, saved.to_dict())
         if first:
             (workdir.path / CONVERTING).unlink()
-    return Imported(outline, params, mesh)
+    return Imported(outline, params)
 
 
 def _origin(

@@ -17,6 +17,8 @@ from model.families.weights import Names, Weight, to_theirs
 _WRAPPERS = ("model.language_model.", "language_model.")
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 """What some versions of `transformers` saved besides weights: frequencies, and GPT-2's masks."""
+FURTHER = "num_nextn_predict_layers"
+"""The key of config.json for layers that predict further tokens, which Podium does not have."""
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -228,7 +230,7 @@ def _without_wrapper(name: str) -> str:
 def _is_beyond(name: str, hf: Mapping[str, Any]) -> bool:
     """Whether a tensor is of the layers that predict further tokens (DeepSeek-V3)."""
     text = hf.get("text_config", hf)
-    found, further = _LAYER.search(name), text.get("num_nextn_predict_layers")
+    found, further = _LAYER.search(name), text.get(FURTHER)
     if not found or not further:
         return False
     return 0 <= int(found[1]) - int(text["num_hidden_layers"]) < further

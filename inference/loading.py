@@ -30,9 +30,11 @@ class Loaded(NamedTuple):
         return named or frozenset({self.tokenizer.eos_id})
 
     def prompt(self, text: str) -> list[int]:
-        """The ids of a prompt. Documents of our own begin with BOS, and so does it; one for an
-        imported model begins as the tokenizer that was published with it has it."""
-        if self.published and (ids := self.published.prompt(text)):
+        """The ids of a prompt. Documents of our own begin with BOS, and so does it, also where a
+        run started from an imported model; one for an imported model itself begins as the tokenizer
+        that was published with it has it."""
+        as_published = self.trained.record.imported and self.published
+        if as_published and (ids := as_published.prompt(text)):
             return ids
         return [self.tokenizer.bos_id, *map(int, self.tokenizer.encode_batch([text])[0])]
 

@@ -69,7 +69,7 @@ class ChatTemplate:
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template is a program of others, and may fail as it likes
             raise UserError(f"{self._origin} refuses these messages: {error}") from None
         return text
 

@@ -1,6 +1,7 @@
 """Which family says what a model is, and how weights are laid out over files."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -12,6 +13,7 @@ from errors import UserError
 from model.families import FAMILIES
 from model.families.hf_config import HfConfig
 from tests.conversion.models import LLAMA
+from tests.families import golden
 
 LLAMA_CONFIG = FAMILIES["llama"].from_hf(HfConfig(LLAMA))
 RUN = door.read(base(), "cpu")
@@ -43,3 +45,14 @@ def test_keys_that_none_can_say():
 def test_files_are_filled_in_order():
     assert list(exporting._shards([3, 3, 3, 9, 1, 1], 6)) == [[0, 1], [2], [3], [4, 5]]
     assert list(exporting._shards([1], 6)) == [[0]]
+
+
+def test_layers_that_are_not_written_are_not_announced(tmp_path):
+    """Those of DeepSeek-V3 that predict further tokens, which conversion leaves out."""
+    original = golden("deepseek_v3").config | {"num_nextn_predict_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(original))
+    family = FAMILIES["deepseek_v3"]
+    model = family.from_hf(HfConfig(original))
+    written = exporting._config(family, model, tmp_path, None, "bfloat16")
+    assert written["num_nextn_predict_layers"] == 0
+    assert written["qk_rope_head_dim"] == original["qk_rope_head_dim"]
