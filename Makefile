@@ -44,7 +44,7 @@ golden: setup-dev ## write tests/golden/ anew, and show what changed
 
 parity: setup-dev ## compare every family with PyTorch's transformers, in .venv-reference, which it makes with pip
 	@sh requirements/reference.sh
-	.venv-reference/bin/python -m pytest -n auto --maxprocesses=4 tests/parity $(ARGS)
+	.venv-reference/bin/python -m pytest -n auto --maxprocesses=4 --dist loadgroup tests/parity $(ARGS)
 
 marathon: setup-dev ## kill runs at random and compare what they leave; ARGS="--runs=20", "--processes=2", "--gcs"
 	$(PY) -m tests.marathon $(ARGS)
