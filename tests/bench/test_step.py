@@ -8,6 +8,7 @@ import pytest
 from tests.running import Commands
 
 
+@pytest.mark.slow
 def test_both_families_without_a_peer(podium: Commands, tmp_path) -> None:
     out = tmp_path / "step.json"
     done = podium(

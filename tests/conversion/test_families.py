@@ -27,7 +27,13 @@ JOB = SimpleNamespace(
 )
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+ORDINARY = ("llama", "gpt_oss", "deepseek_v3")  # plain, interleaved, with two kinds of layers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ORDINARY else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_there_and_back(name, tmp_path, monkeypatch):
     """In parts of less than a row of most weights, and in one file after the other."""
     monkeypatch.setattr(reading, "PART_BYTES", 300)

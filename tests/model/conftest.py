@@ -120,6 +120,10 @@ def runner(config: ModelConfig) -> Callable[..., jax.Array]:
     return jax.jit(lambda tokens, positions, segments: model(tokens, positions, segments))
 
 
-@pytest.fixture(params=list(KINDS))
+LONG = ("multi_query", "deepseek")
+"""Kinds whose options others have too."""
+
+
+@pytest.fixture(params=[pytest.param(k, marks=pytest.mark.slow) if k in LONG else k for k in KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param

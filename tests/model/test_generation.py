@@ -14,7 +14,7 @@ from sharding.config import decoding_mesh
 from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.table import sharding
-from tests.model.conftest import KINDS, lively, runner, small_config
+from tests.model.conftest import KINDS, LONG, lively, runner, small_config
 from training.state import abstract_params, shardings_of
 
 
@@ -26,7 +26,10 @@ def _generator(kind, how, **options):
 
 PLATFORMS = [
     # Layers lie apart on CPUs, and are stacked elsewhere: both run anywhere.
-    *((kind, "accelerator") for kind in KINDS),
+    *(
+        pytest.param(kind, "accelerator", marks=pytest.mark.slow if kind in LONG else [])
+        for kind in KINDS
+    ),
     *(("llama", "cpu"), ("deepseek", "cpu")),
     *(pytest.param(kind, "cpu", marks=pytest.mark.slow) for kind in KINDS),
 ]
@@ -63,7 +66,14 @@ def test_logits_with_cache_equal_logits_without(kind):
 
 @pytest.mark.parametrize(
     ("kind", "devices"),
-    [("gpt2", 1), ("gpt2", 2), ("multi_query", 3), ("llama", 8), ("mixtral", 8), ("deepseek", 2)],
+    [
+        ("gpt2", 2),
+        ("multi_query", 3),
+        ("llama", 8),
+        ("mixtral", 8),
+        pytest.param("gpt2", 1, marks=pytest.mark.slow),
+        pytest.param("deepseek", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_same_text_on_the_mesh_made_for_decoding(kind, devices):
     config = small_config(kind)

@@ -247,7 +247,7 @@ def test_the_kernel(platform: str, dtype: Any, name: str) -> None:
     found = kernel(mesh, config)
     assert found.name == name
     one: Any = means(mesh, config).experts
-    assert one.args == (found.grouped,)
+    assert one.args == (found.grouped, ACTIVATIONS["swiglu"])
     assert (found.grouped is megablox.grouped) == name.startswith("Megablox")
     assert means(mesh, small_config()).experts is None
 

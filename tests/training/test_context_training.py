@@ -42,7 +42,7 @@ def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -
 @pytest.mark.parametrize(
     ("sizes", "model", "form"),
     [
-        (dict(context=8), "plain", "ring"),  # chunks of one token
+        pytest.param(dict(context=8), "plain", "ring", marks=SLOW),  # chunks of one token
         (dict(context=2, fsdp=2, tensor=2), "kept", "ring"),
         pytest.param(dict(context=2), "learned", "gather", marks=SLOW),
         pytest.param(dict(context=2), "learned", "ring", marks=SLOW),

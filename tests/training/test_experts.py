@@ -232,7 +232,7 @@ def trained(model: ModelConfig, accumulation: int, layout: MeshConfig) -> tuple[
     [
         pytest.param(1, dict(expert=8), marks=SLOW),
         (2, dict(expert=2, fsdp=2, tensor=2)),
-        (1, dict(expert=2, context=2, fsdp=2)),
+        pytest.param(1, dict(expert=2, context=2, fsdp=2), marks=SLOW),
         pytest.param(1, dict(expert=4, pipeline=2, rounds=2, microbatches=2), marks=SLOW),
         pytest.param(1, dict(data=2, fsdp=2, tensor=2), marks=SLOW),
         pytest.param(1, dict(expert=2, context=2, tensor=2), marks=SLOW),

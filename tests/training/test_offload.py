@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from checkpointing.checkpoints import Checkpoints
 from data.config import DataConfig
@@ -33,6 +34,7 @@ def kinds(state: TrainState) -> set[str]:
     return {x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state) if x.ndim}
 
 
+@pytest.mark.slow
 def test_the_same_run_and_checkpoint(tmp_path: Path) -> None:
     (here, state), (away, moved) = of(MUON), of(dataclasses.replace(MUON, offload=True))
     assert (kinds(state), kinds(moved)) == ({"device"}, {"pinned_host"})

@@ -35,6 +35,7 @@ def test_it_learns_as_float32_does(kind: Quantization) -> None:
     assert 0 < np.abs(found - exact).max() < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mesh_computes_what_one_device_does(kind: Quantization) -> None:
     # What is rounded apart by float32's last digit is a step of 1 / 127 apart.
