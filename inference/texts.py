@@ -150,7 +150,7 @@ def continued(
     """
     speed = speed if speed is not None else Speed()
     wanted = [(p, s) for p in range(len(prompts)) for s in range(num_samples)]
-    size = min(batch_size, len(wanted))
+    size = max(min(batch_size, len(wanted)), 1)
     for begin in range(0, len(wanted), size):
         part = wanted[begin : begin + size]
         # The last batch is filled up, so that it needs no programs of its own.

@@ -23,6 +23,8 @@ def draw_samples(
     config: RunConfig, outline: Decoder, params: Params, data: Prepared, mesh: Mesh
 ) -> list[dict[str, str]]:
     """Continues each of the config's prompts. Every process of a run calls this."""
+    if not config.report.prompts:
+        return []  # and the parameters need no other form
     how = Sampling(temperature=config.report.temperature, top_p=config.report.top_p)
     generator = Generator(outline, params, how, sharding(mesh, ()))
     tokenizer, prompts = data.tokenizer, config.report.prompts

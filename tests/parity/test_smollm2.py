@@ -52,9 +52,12 @@ pytestmark = [
 
 
 def run(*arguments: Any) -> str:
-    """What a command of Podium prints."""
+    """What a command of Podium prints, on one device."""
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
