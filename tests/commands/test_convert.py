@@ -301,7 +301,7 @@ def test_a_run_of_its_own_is_written_with_its_tokenizer(podium: Commands, tmp_pa
 def test_a_run_with_another_tokenizer_than_it_starts_from(podium: Commands, converted, tmp_path):
     """Of what was published it has config.json alone, and draws texts all the same."""
     workdir = tmp_path / "run"
-    args = "--config.data.tokenizer=byte", "--config.train.steps=1", "--config.evaluation.every=0"
+    args = ["--config.data.tokenizer=byte", "--config.train.steps=1", "--config.report.prompts=()"]
     done = podium(*start(workdir, converted, podium.data, *args))
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (workdir / "hf").iterdir()] == ["config.json"]
