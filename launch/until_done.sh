@@ -11,14 +11,17 @@ set -u
 
 workdir=$1
 shift
-trap 'kill -TERM "${!-}" 2>/dev/null' TERM
+signalled=
+trap 'signalled=yes; kill -TERM "${!-}" 2>/dev/null' TERM
 .venv/bin/python train.py --distributed --workdir="$workdir" "$@" &
 child=$!
 wait "$child"
 code=$?
-while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child
+while [ -n "$signalled" ]; do # the signal ended the wait, perhaps, and not the child
+  signalled=
   wait "$child"
-  code=$?
+  again=$?
+  [ "$again" -eq 127 ] || code=$again # 127: the code of the child is known already
 done
 [ "$code" -eq 0 ] || exit "$code"
 whole='import sys; from etils import epath; sys.exit(0 if epath.Path(sys.argv[1]).exists() else 75)'
