@@ -54,6 +54,7 @@ from sharding.layer_order import LayerOrder
 from sharding.placement import abstract_rows
 from training.assembly import Assembly, assemble
 from training.config import RunConfig
+from training.fields import flat
 from training.state import TrainState, begun, fresh_state, shardings_of, stacked
 
 CONFIG = config_flags.define()
@@ -138,7 +139,7 @@ def main(job: commands.Job) -> None:
 
 def compare_processes(job: commands.Job, config: RunConfig, workdir: Workdir) -> None:
     """Ends all processes, before anything slow happens, if they were not started alike."""
-    keys = continuation.flat(config.to_dict())
+    keys = flat(config.to_dict())
     facts = {f"config.{key}": repr(value) for key, value in keys.items()}
     facts |= versions()
     facts |= commands.given_flags()

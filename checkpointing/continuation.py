@@ -8,6 +8,7 @@ import numpy as np
 from checkpointing.record import Record
 from errors import UserError
 from training.config import RunConfig
+from training.fields import flat
 from training.schedule import learning_rate
 
 FROZEN = "frozen: another value would be another run"
@@ -59,6 +60,10 @@ KEYS: Mapping[str, str] = {
 stands for all keys in it that have no row."""
 
 
+TRAINING_ONLY = frozenset("init_std moe.balance_weight moe.bias_rate moe.router_z_weight".split())
+"""Keys of a model that say how it is trained, and nothing of what it computes."""
+
+
 def rule(key: str) -> str:
     """The rule of a dotted key.
 
@@ -68,17 +73,6 @@ def rule(key: str) -> str:
     parts = key.split(".")
     wild = ".".join([*parts[:2], "*", *parts[3:]])
     return next((KEYS[k] for k in (key, wild) if k in KEYS), "") or KEYS[".".join(parts[:2])]
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys -> plain values."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:

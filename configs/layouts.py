@@ -12,9 +12,10 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from checkpointing.continuation import FREE, flat, rule
+from checkpointing.continuation import FREE, rule
 from configs import keys
 from errors import UserError
+from training.fields import flat
 
 AUTO, NONE = "auto", "none"
 

@@ -14,15 +14,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from checkpointing import record, starting
-from checkpointing.continuation import FROZEN, flat, rule
+from checkpointing.continuation import FROZEN, TRAINING_ONLY, rule
 from checkpointing.workdir import TOKENIZER, Workdir
 from configs.base import base
 from data.config import DataConfig
 from errors import UserError
 from training.config import RunConfig
-
-_OWN = frozenset("init_std moe.balance_weight moe.bias_rate moe.router_z_weight".split())
-"""Frozen keys of a run that are no part of what the model computes."""
+from training.fields import flat
 
 
 def applied(
@@ -57,11 +55,11 @@ def applied(
     for key, value in taken.items():
         name = f"model.{key}"
         own = name in given or mine[key] != usual[key]
-        if rule(name) == FROZEN and key not in _OWN:
+        if rule(name) == FROZEN and key not in TRAINING_ONLY:
             if own and _comparable(mine[key]) != _comparable(value):
                 refused.append(f"config.{name}={mine[key]!r}, where it has {value!r}")
             _set(plain["model"], key, value)
-        elif (key in _OWN or key == "spare_vocab") and not own:
+        elif (key in TRAINING_ONLY or key == "spare_vocab") and not own:
             _set(plain["model"], key, value)
     if refused:
         raise UserError(

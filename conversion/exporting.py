@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import commands
+from checkpointing.continuation import FREE, TRAINING_ONLY, rule
 from checkpointing.record import Record
 from checkpointing.workdir import PUBLISHED, TOKENIZER, Workdir
 from conversion import formats, pieces
@@ -30,12 +31,7 @@ from model.families.hf_config import HfConfig, HfConfigError
 from model.families.weights import to_theirs
 from model.parameters import Params
 from reporting.progress import Progress
-
-_NO_MATTER = (
-    "vocab_multiple spare_vocab dtype quantization remat remat_save remat_offload scan_unroll "
-    "logits_mb init_std moe.balance_weight moe.bias_rate moe.router_z_weight"
-).split()
-"""Keys of the model that change no logit, and no parameter but for its first value."""
+from training.fields import flat
 
 
 def family_of(record: Record, asked: str) -> Family:
@@ -72,7 +68,7 @@ def family_of(record: Record, asked: str) -> Family:
 
 def _with_values(config: ModelConfig, keys: Sequence[str]) -> str:
     """Keys with their values, for a message."""
-    values = pieces.flat(dataclasses.asdict(config))
+    values = flat(dataclasses.asdict(config))
     return listed([f"{key}={values[key]!r}" if key in values else key for key in keys])
 
 
@@ -88,8 +84,9 @@ def differences(family: Family, config: ModelConfig) -> list[str]:
 
 
 def _what_matters(config: ModelConfig) -> dict[str, Any]:
-    values = pieces.flat(dataclasses.asdict(config))
-    unused = set(_NO_MATTER)
+    values = flat(dataclasses.asdict(config))
+    unused = {key for key in values if rule(f"model.{key}") == FREE}
+    unused |= TRAINING_ONLY | {"vocab_multiple"}  # padding is not written
     if not config.moe.num_experts:
         unused |= {key for key in values if key.startswith("moe.")}
     elif not config.dense_layers:
@@ -167,7 +164,7 @@ def _write_weights(
     shards = list(_shards(sizes, shard_bytes))
     progress = Progress(len(wanted), unit="weight")
     files: dict[str, str] = {}
-    params, done = pieces.flat(trained.params), 0
+    params, done = flat(trained.params), 0
     for number, shard in enumerate(shards):
         name = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
         name = SINGLE if len(shards) == 1 else name

@@ -13,6 +13,7 @@ from model.config import ModelConfig
 from model.decoder import Decoder
 from model.families import Family
 from model.families.weights import Names, Weight, to_theirs
+from training.fields import flat
 
 _WRAPPERS = ("model.language_model.", "language_model.")
 _BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
@@ -149,17 +150,6 @@ def match(
             f"({listed(beside, 1)})"
         )
     return Matched(names, twice, tuple(notes))
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts by dotted paths."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def like(tree: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:

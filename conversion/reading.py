@@ -9,11 +9,12 @@ import numpy as np
 
 from conversion.filling import Filling
 from conversion.formats import Tensor
-from conversion.pieces import Matched, Piece, flat, like
+from conversion.pieces import Matched, Piece, like
 from conversion.safetensors_files import listed
 from errors import UserError
 from model.families.weights import Weight, to_ours
 from model.parameters import Params
+from training.fields import flat
 
 PART_BYTES = 1 << 26
 """Larger weights are read in parts of about so many bytes, where their form allows it."""

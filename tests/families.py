@@ -18,6 +18,7 @@ from model.config import ModelConfig
 from model.families import FAMILIES, Family
 from model.families.hf_config import HfConfig
 from model.families.weights import to_ours, to_theirs
+from training import fields
 
 GOLDENS = Path(__file__).parent / "golden" / "families"
 VOCABULARY, WINDOW = 40, 5
@@ -215,7 +216,7 @@ def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndar
     """Our parameters of all their tensors; every one of both is used once."""
     outline = parameters.outline(config)
     shapes = parameters.shapes(outline)
-    found = {path: np.zeros(x.shape, np.float32) for path, x in pieces.flat(shapes).items()}
+    found = {path: np.zeros(x.shape, np.float32) for path, x in fields.flat(shapes).items()}
     counts = {path: np.zeros(x.shape, int) for path, x in found.items()}
     wanted = pieces.pieces(family, outline)
     assert sorted(piece.theirs for piece in wanted) == sorted(tensors)
@@ -233,7 +234,7 @@ def to_params(family: Family, config: ModelConfig, tensors: Mapping[str, np.ndar
 
 def to_tensors(family: Family, config: ModelConfig, params: Any) -> dict[str, np.ndarray]:
     """Their tensors of all our parameters."""
-    flat = {path: np.asarray(x) for path, x in pieces.flat(params).items()}
+    flat = {path: np.asarray(x) for path, x in fields.flat(params).items()}
 
     def of(piece: Piece) -> np.ndarray:
         ours = (flat[path][piece.at] for path in piece.paths)

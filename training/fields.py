@@ -90,3 +90,14 @@ def checked(hint: Any, value: Any, name: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ValueError(f"{name}={value!r}: must be finite")
     return value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What is in nested mappings, by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -13,6 +13,7 @@ from configs.base import base
 from data.config import CorpusConfig, StageConfig
 from errors import UserError
 from training.config import RunConfig
+from training.fields import flat
 
 CONFIG = door.read(base(), "cpu")
 VERSIONS = {"jax": "0.10.1", "optax": "0.2.6", "the code": "0123456789ab"}
@@ -36,7 +37,7 @@ def test_every_key_has_a_rule_of_its_own():
         stages={"late": StageConfig(9, weights={"one": 1.0})},
     )
     unused = set(continuation.KEYS)
-    for key in continuation.flat(mixed.to_dict()):
+    for key in flat(mixed.to_dict()):
         continuation.rule(key)  # give a new key its place in the table
         section, name, *rest = key.split(".")
         unused -= {key, f"{section}.{name}", ".".join([section, name, "*", *rest[1:]])}

@@ -12,11 +12,11 @@ import pytest
 import tokenizers
 from safetensors.numpy import load_file
 
-from conversion.pieces import flat
 from data import tokenizer as T
 from data.tokenizer import ByteTokenizer, train_bpe
 from tests.conversion.models import LLAMA, weights, write
 from tests.running import Commands, assert_same_run, saved, wait_for
+from training.fields import flat
 
 HF = LLAMA | {"vocab_size": 300, "tie_word_embeddings": True, "eos_token_id": [1, 0]}
 WEIGHTS = {  # norms in another dtype than the rest, as some are published

@@ -19,6 +19,7 @@ from sharding.means import means
 from sharding.mesh import make_mesh
 from tests.conversion.models import write
 from tests.families import config_of, golden, to_params
+from training.fields import flat
 from training.state import abstract_params
 
 MESH = MeshConfig(data=2, fsdp=2, tensor=2)
@@ -53,10 +54,10 @@ def test_there_and_back(name, tmp_path, monkeypatch):
     params = reading.read(wanted, matched, found, abstract, lambda done, total: None)
 
     floats = {key: value.astype(np.float32) for key, value in tensors.items()}
-    expected = pieces.flat(to_params(family, config, floats))
-    ours = pieces.flat(params)
+    expected = flat(to_params(family, config, floats))
+    ours = flat(params)
     assert ours.keys() == expected.keys()
-    for path, leaf in pieces.flat(abstract).items():
+    for path, leaf in flat(abstract).items():
         assert ours[path].sharding == leaf.sharding
         np.testing.assert_array_equal(np.asarray(ours[path]), expected[path], err_msg=path)
 

@@ -12,6 +12,7 @@ from model import parameters
 from model.families import FAMILIES
 from model.families.hf_config import HfConfig
 from tests.conversion.models import LLAMA, shapes
+from training.fields import flat
 
 FAMILY = FAMILIES["llama"]
 TIED = LLAMA | {"tie_word_embeddings": True}
@@ -106,7 +107,7 @@ def test_parameters_that_a_family_has_no_name_for():
 
 def test_trees_by_paths():
     tree = {"b": {"c": 1, "a": 2}, "a": 3}
-    assert pieces.flat(tree) == {"b.c": 1, "b.a": 2, "a": 3}
-    doubled = pieces.like(tree, {path: 2 * x for path, x in pieces.flat(tree).items()})
+    assert flat(tree) == {"b.c": 1, "b.a": 2, "a": 3}
+    doubled = pieces.like(tree, {path: 2 * x for path, x in flat(tree).items()})
     assert doubled == jax.tree.map(lambda x: 2 * x, tree)
     assert np.all(list(doubled) == list(tree))

@@ -17,6 +17,7 @@ from model.moe_config import MoeConfig
 from sharding.config import MeshConfig
 from sharding.mesh import make_mesh
 from tests.conversion.models import LLAMA, weights, write
+from training.fields import flat
 from training.state import abstract_params
 
 FAMILY = FAMILIES["llama"]
@@ -50,7 +51,7 @@ def test_every_number_is_where_it_belongs(tmp_path, monkeypatch, mesh, part):
     assert jax.tree.map(lambda x: x.sharding, params) == jax.tree.map(
         lambda x: x.sharding, abstract
     )
-    found = {path: np.asarray(x) for path, x in pieces.flat(params).items()}
+    found = {path: np.asarray(x) for path, x in flat(params).items()}
     floats = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     for i in range(4):
         layer = f"model.layers.{i}."
@@ -163,7 +164,7 @@ def test_experts_apart_and_in_one(tmp_path, monkeypatch):
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
     matched = pieces.match(wanted, shapes, LLAMA, "model.")
     abstract = abstract_params(outline, mesh)
-    params = pieces.flat(reading.read(wanted, matched, tensors, abstract, lambda *at: None))
+    params = flat(reading.read(wanted, matched, tensors, abstract, lambda *at: None))
     for layer in (1, 2):
         name = f"model.layers.{layer}."
         both = theirs[f"{name}gate_up"]
