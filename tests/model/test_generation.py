@@ -27,7 +27,9 @@ def _generator(kind, how, **options):
 PLATFORMS = [
     # Layers lie apart on CPUs, and are stacked elsewhere: both run anywhere.
     *(
-        pytest.param(kind, "accelerator", marks=pytest.mark.slow if kind in LONG else [])
+        pytest.param(
+            kind, "accelerator", marks=pytest.mark.slow if kind in (*LONG, "latent") else []
+        )
         for kind in KINDS
     ),
     *(("llama", "cpu"), ("deepseek", "cpu")),

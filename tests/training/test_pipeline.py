@@ -113,10 +113,11 @@ SLOW = pytest.mark.slow
     [
         pytest.param(MeshConfig(data=1, pipeline=2), FOUR, 1, marks=SLOW),
         (MeshConfig(data=1, pipeline=4, rounds=2, microbatches=8), EIGHT, 1),
-        (
+        pytest.param(
             MeshConfig(data=2, tensor=2, pipeline=2, rounds=2),
             dataclasses.replace(FOUR, remat="full"),
             2,
+            marks=SLOW,
         ),
         pytest.param(MeshConfig(data=1, fsdp=2, pipeline=2, microbatches=2), OTHER, 1, marks=SLOW),
         pytest.param(MeshConfig(data=2, pipeline=4, microbatches=2), FOUR, 1, marks=SLOW),
