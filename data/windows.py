@@ -31,6 +31,7 @@ class Windows:
         given.
 
     Attributes:
+      is_examples: whether those are of examples.
       n_batches: how many batches there are.
       n_tokens: how many targets they score.
       n_bytes: how many bytes of text those stand for.
@@ -64,6 +65,7 @@ class Windows:
                     "lies in one row"
                 )
         self.store = store
+        self.is_examples = store.is_examples
         self.sequence_length = sequence_length
         self.batch_size = batch_size
         self._start, self._length, self._skip, self._first = _cut(

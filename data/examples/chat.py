@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tokenizers as tokenizers_library
 from etils import epath
 
 from data import cache
@@ -24,6 +25,7 @@ from errors import UserError
 ASSISTANT = "assistant"
 _TEMPLATE, _TOKENIZER, _CONFIG = "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"
 _FILES = (_TOKENIZER, _CONFIG, _TEMPLATE)
+_PROBE = "What is 12 + 30? It's forty-two."  # text whose ids tell tokenizers apart
 _TODAY = datetime.date(2024, 7, 26)  # in a store, which is the same whenever it is built
 
 Files = Mapping[str, bytes]
@@ -43,6 +45,8 @@ def files_of(tokenizer: Tokenizer, path: str, template: str) -> Files:
       UserError: there is none, or none that can be used with this tokenizer.
     """
     found = _published(path)
+    if found is not None:
+        _check_ids(tokenizer, found, path)
     if not template:
         if found is None:
             raise UserError(
@@ -74,6 +78,23 @@ def files_of(tokenizer: Tokenizer, path: str, template: str) -> Files:
         _CONFIG: json.dumps(named).encode(),
         _TEMPLATE: source,
     }
+
+
+def _check_ids(tokenizer: Tokenizer, found: Files, path: str) -> None:
+    """Refuses files that are of another tokenizer than the run's."""
+    try:
+        made = tokenizers_library.Tokenizer.from_str(found[_TOKENIZER].decode())
+    except Exception as error:  # the library raises nothing more precise
+        raise UserError(
+            f"the {_TOKENIZER} beside the chat template of config.data.tokenizer={path!r} cannot "
+            "be read: copy it again"
+        ) from error
+    ids = made.encode(_PROBE, add_special_tokens=False).ids
+    if tokenizers.decode(tokenizer, ids).strip() != _PROBE:
+        raise UserError(
+            f"the chat template of config.data.tokenizer={path!r} comes with another tokenizer: "
+            "give that tokenizer, or config.data.chat_template=FILE.jinja"
+        )
 
 
 def _published(path: str) -> Files | None:

@@ -138,6 +138,9 @@ class Renderer:
             sequences = [self._dialogue(document, made)]
         else:
             inputs, *answers = parts
+            for i, (text, ids) in enumerate(zip(made, parts, strict=True)):
+                before = self._tokenizer.prefix_bytes if text and not i else 0
+                self._check_kept(document, text, ids, before)
             sequences = [self._joined(document, inputs, answer) for answer in answers]
         if self._labels and isinstance(made, Example):
             if made.targets not in self._labels:
@@ -163,6 +166,13 @@ class Renderer:
         learned = np.arange(ids.size) > inputs.size
         prefix = tokenizer.prefix_bytes if inputs.size else 0
         return self._checked(document, ids, learned, prefix)
+
+    def _check_kept(self, document: Document, text: str, ids: np.ndarray, prefix: int) -> None:
+        if int(self._tokenizer.token_bytes[ids].sum()) != len(text.encode()) + prefix:
+            raise UserError(
+                f"the tokenizer loses text of document {document.id!r}: use a lossless byte-level "
+                "tokenizer"
+            )
 
     def _dialogue(self, document: Document, made: Dialogue) -> Made:
         if self._chat is None:
