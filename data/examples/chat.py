@@ -163,9 +163,9 @@ class Chat:
             for part, what in ((so_far, ""), (before, " and what asks for an answer")):
                 if not whole.startswith(part):
                     raise ValueError(
-                        f"the chat template writes other text for the first {n - 1} messages{what} "
-                        f"than what it begins the first {n} with, so that nobody can tell what is "
-                        "learned of them: give config.data.chat_template one that only adds"
+                        f"what the chat template writes of the first {n - 1} messages{what} does "
+                        f"not begin what it writes of the first {n}, so that nobody can tell what "
+                        "is learned: give config.data.chat_template one that only adds"
                     )
             if asks:
                 spans.append((len(before), len(whole)))
