@@ -70,10 +70,10 @@ class HeldOut:
         result = together(results)
         spent = time.perf_counter() - began
         line = {f"eval/{name}": value for name, value in result.items()}
+        of_tasks, mean = [], ""
         if len(results) > 1:
             line |= {f"eval/loss/{name}": found["loss"] for name, found in results.items()}
-        of_tasks = [results[name]["loss"] for name, some in windows.items() if some.is_examples]
-        mean = ""
+            of_tasks = [results[name]["loss"] for name, some in windows.items() if some.is_examples]
         if len(of_tasks) > 1:
             line["eval/task_loss"] = sum(of_tasks) / len(of_tasks)
             mean = f", mean over {len(of_tasks)} tasks {line['eval/task_loss']:.4f}"

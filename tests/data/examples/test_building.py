@@ -58,8 +58,13 @@ def test_the_chunks_do_not_show_in_the_store(
     whole = building.build(tmp_path / "a", [Records(records)], tokenizer, {}, making=making)
     monkeypatch.setattr(chunks, "CHUNK", 3000)
     monkeypatch.setattr(chunks, "_BATCH", 500)
-    joined: list[int] = []
-    write = chunks._save
-    monkeypatch.setattr(chunks, "_save", lambda *some: (joined.append(1), write(*some)))
+    written: list[Path] = []
+    save = chunks._save
+
+    def counted(chunk: chunks.Chunk, path: Path) -> None:
+        written.append(path)
+        save(chunk, path)
+
+    monkeypatch.setattr(chunks, "_save", counted)
     parts = building.build(tmp_path / "b", [Records(records)], tokenizer, {}, making=making)
-    assert content(parts.path) == content(whole.path) and len(joined) > 3
+    assert content(parts.path) == content(whole.path) and len(written) > 3

@@ -152,7 +152,7 @@ def test_rates_mix_examples(folder: Folder) -> None:
 def test_tasks_and_text_in_one_mixture(folder: Folder) -> None:
     where = folder("gsm8k", questions(40), questions(4))
     texts = folder("texts", [{"text": "plain text " * 9}] * 30, [{"text": "other text"}])
-    splits = {"train_split": "train.jsonl", "eval_split": "val.jsonl"}
+    splits: dict[str, Any] = {"train_split": "train.jsonl", "eval_split": "val.jsonl"}
     config = made_of(
         mixture={
             "task": CorpusConfig(task="gsm8k", source=f"files:{where}/*.jsonl", **splits),

@@ -82,7 +82,7 @@ def test_a_file_without_fields_is_named() -> None:
         (lambda record: record["a"]["b"], "it has no 'b', but a"),
         (lambda record: 1 / 0, "division by zero"),
         (lambda record: ("in", "out"), "its task makes a tuple"),
-        (lambda record: Example("in", None), "its targets is not text but null"),
+        (lambda record: Example("in", record.get("b")), "its targets is not text but null"),
         (lambda record: Dialogue(({"content": "x"},)), "message 1 has no 'role'"),
         (
             lambda record: Dialogue(({"role": "assistant", "content": " "},)),

@@ -64,7 +64,7 @@ def alone(prompt: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def in_rows(rows: Batch) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     """The segments of each row in their order: their tokens, and the targets with weight."""
-    found = []
+    found: list[list[tuple[tuple[int, ...], tuple[int, ...]]]] = []
     for row in range(len(rows["tokens"])):
         segments = rows["segments"][row]
         found.append([])
