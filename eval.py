@@ -24,6 +24,7 @@ from absl import flags
 
 import commands
 from checkpointing.workdir import Workdir
+from configs import start_from
 from data.config import DataConfig
 from data.preparation import prepare_split
 from data.windows import Windows
@@ -116,7 +117,7 @@ def data_of(trained: Trained, workdir: Workdir) -> DataConfig:
     Raises:
       UserError: a flag that cannot be, or one is missing for a model that has no data.
     """
-    data, model = trained.config.data, trained.config.model
+    data, model = start_from.data_of(trained.config, workdir), trained.config.model
     length = SEQUENCE_LENGTH.value or data.sequence_length
     if trained.record.imported and None in (SOURCE.value, SEQUENCE_LENGTH.value):
         raise UserError(

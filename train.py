@@ -404,6 +404,7 @@ def make_recorder(
         tokens=tokens,
         work=work,
         sources=[corpus.name for corpus in corpora] if len(corpora) > 1 else (),
+        tasks=[corpus.name for corpus in corpora if corpus.task],
         peak_flops=peak[0] if peak else None,
     )
 

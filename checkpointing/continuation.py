@@ -31,8 +31,8 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "data": {
         FROZEN: "source sequence_length train_split text_key invalid_utf8 tokenizer "
-        "tokenizer_vocab_size filters packing seed",
-        AHEAD: "mixture stages skip",
+        "tokenizer_vocab_size filters packing seed task too_long limit chat_template",
+        AHEAD: "mixture stages skip rates",
         FREE: "eval_split data_dir processes max_epochs mixture.*.eval_split mixture.*.data_dir",
     },
     "mesh": {

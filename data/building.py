@@ -6,6 +6,7 @@ all are there they are joined to a store, which appears whole too.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -21,6 +22,9 @@ import numpy as np
 from data import cache, chunks, fingerprint, store, workers
 from data.chunks import Recipe, Tools, Written
 from data.documents import Progress, Shard
+from data.examples import limits
+from data.examples.chat import Files
+from data.examples.rendering import PAIRS, Making
 from data.filters import OFF, Duplicates, FilterConfig
 from data.store import FILE_TOKENS, TokenStore
 from data.tokenizer import Tokenizer
@@ -28,7 +32,8 @@ from data.waiting import steadily
 from errors import UserError
 
 _WORTH = 1 << 23  # of what is to be read, for each process; less is read in this one
-_TOKENIZER = "tokenizer.json"
+_TOKENIZER, _CHAT = "tokenizer.json", "chat"
+_OVER_LIMIT = "dropped: over the limit"
 
 
 def build(
@@ -40,6 +45,8 @@ def build(
     processes: int = 0,
     filters: FilterConfig = OFF,
     overlaps: Path | None = None,
+    making: Making | None = None,
+    chat: Files | None = None,
 ) -> TokenStore:
     """Tokenizes the documents of `shards` into a store at `path`, and opens it.
 
@@ -50,14 +57,15 @@ def build(
       about: recorded in the manifest beside what is counted here.
       progress: called every few seconds, from this thread.
       processes: at most; 0 is one for each core.
-      filters, overlaps: see Recipe (data/chunks.py).
+      filters, overlaps, making: see Recipe (data/chunks.py).
+      chat: the chat template of `making`, where it needs one.
 
     Raises:
       UserError: there are no documents, one cannot be read, the tokenizer loses text, or the disk
         is full.
     """
     try:
-        _build(path, shards, tokenizer, about, progress, processes, filters, overlaps)
+        _build(path, shards, tokenizer, about, progress, processes, filters, overlaps, making, chat)
     except (FileNotFoundError, UserError):
         if not cache.is_there(path):
             raise
@@ -74,13 +82,20 @@ def _build(
     processes: int,
     filters: FilterConfig,
     overlaps: Path | None,
+    making: Making | None,
+    chat: Files | None,
 ) -> None:
     folder = cache.building_folder(path)
     what = f"tokenizing {about.get('split', '')}".rstrip()
     total = max(sum(shard.size for shard in shards), 1)
     with cache.full_disk_told(path.parent):
         cache.make_folder(folder)
-        recipe = Recipe(folder, folder / _TOKENIZER, filters, overlaps)
+        if making is not None and chat is not None:
+            making = dataclasses.replace(making, chat=folder / _CHAT)
+            cache.make_folder(folder / _CHAT)
+            for name, content in chat.items():
+                _save_whole(functools.partial(_write, content), folder / _CHAT / name)
+        recipe = Recipe(folder, folder / _TOKENIZER, filters, overlaps, making)
         tools = chunks.Tools(recipe, tokenizer)  # says at once which package is missing
         _save_tokenizer(tokenizer, recipe.tokenizer)
         processes = min(processes or os.cpu_count() or 1, len(shards), max(total // _WORTH, 1))
@@ -93,20 +108,28 @@ def _build(
                 told(read)
         else:
             _make_chunks(recipe, tools, shards, told)
-    _join(path, folder, len(shards), tools, about, progress)
+    _join(path, folder, len(shards), tools, about, progress, making)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Saves it whole or not at all; builds on several hosts may do so at the same time."""
+    _save_whole(tokenizer.save, path)
+
+
+def _save_whole(save: Callable[[Path], object], path: Path) -> None:
+    """Saves a file whole or not at all; builds on several hosts may do so at the same time."""
     descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     os.close(descriptor)
     try:
-        tokenizer.save(Path(partial))
+        save(Path(partial))
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _write(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def _make_chunks(
@@ -152,18 +175,24 @@ def _join(
     tools: Tools,
     about: Mapping[str, Any],
     progress: Progress,
+    making: Making | None,
 ) -> None:
     """Makes the store of all chunks."""
     tokenizer = tools.tokenizer
     kept, counts = _kept(folder, shards, tools.duplicates, progress)
+    for chunk in _chunks(folder, shards):
+        counts.update(chunk.counts)
+    unit = _unit(counts, sum(stays.size for stays in kept), making)
+    if making is not None and making.limit:
+        counts[_OVER_LIMIT] += _limit(folder, shards, kept, unit, making.limit)
     n = n_tokens = 0
     for chunk, stays in zip(_chunks(folder, shards), kept, strict=True):
-        counts.update(chunk.counts)
         n, n_tokens = n + int(stays.sum()), n_tokens + int(chunk.array("token")[stays].sum())
     if n == 0:
         where = ", ".join(f"{key} {about[key]!r}" for key in ("dataset", "split") if key in about)
         read = counts["documents read"]
-        why = f"all {read:,} are left out by filters" if read else "there are none"
+        gone = "by filters" if making is None else _gone(counts)
+        why = f"all {read:,} are left out {gone}" if read else "there are none"
         raise UserError(
             f"no documents to train on or evaluate ({where}): {why}; use a split that has some"
         )
@@ -176,10 +205,18 @@ def _join(
         }
         for column in ends.values():
             column[0] = 0
-        done = 0
-        with _TokenFiles(building) as tokens, (building / "ids.bin").open("wb") as ids:
+        done = learned = 0
+        with (
+            _TokenFiles(building) as tokens,
+            _BitFiles(building) as bits,
+            (building / "ids.bin").open("wb") as ids,
+        ):
             for chunk, stays in zip(_chunks(folder, shards), kept, strict=True):
                 tokens.write(_of_some(chunk.array("tokens"), chunk.array("token"), stays))
+                if making is not None:
+                    some = _of_some(chunk.array("learned"), chunk.array("token"), stays)
+                    bits.write(some)
+                    learned += int(some.sum())
                 ids.write(_of_some(chunk.array("ids"), chunk.array("id"), stays).tobytes())
                 size = int(stays.sum())
                 for name, column in ends.items():
@@ -203,6 +240,8 @@ def _join(
             "text_bytes": n_bytes,
             "counts": {name: count for name, count in sorted(counts.items()) if count},
         }
+        if making is not None:
+            facts |= {"task": making.task, "learned": learned, "unit": unit}
 
         def digest(file: Path) -> str:
             tick = functools.partial(progress, f"checking {file.name}: file", 0, 1)
@@ -231,6 +270,44 @@ def _kept(
             stays[np.flatnonzero(stays)[copies]] = False
             counts[f"dropped: {kind.name}"] += int(copies.sum())
     return kept, counts
+
+
+def _unit(counts: Mapping[str, int], documents: int, making: Making | None) -> int:
+    """How many documents that follow each other belong together."""
+    pairs = counts.get(PAIRS, 0)
+    if 0 < 2 * pairs < documents:
+        assert making is not None
+        raise UserError(
+            f"task {making.task!r} makes {pairs:,} pairs and {documents - 2 * pairs:,} other "
+            "examples: let it make one kind, and make two tasks of two"
+        )
+    return 2 if pairs else 1
+
+
+def _limit(folder: Path, shards: int, kept: Sequence[np.ndarray], unit: int, limit: int) -> int:
+    """Takes from `kept` what is over the limit of its label, and returns how many examples that
+    is."""
+    names: list[str] = []
+    labels = []
+    for chunk in _chunks(folder, shards):
+        ends = np.cumsum(chunk.array("id"))[unit - 1 :: unit].tolist()
+        text = chunk.array("ids").tobytes()
+        sizes = chunk.array("id")[::unit].tolist()
+        names += [text[end - size : end].decode() for end, size in zip(ends, sizes, strict=True)]
+        labels.append(chunk.array("label")[::unit])
+    stays = limits.chosen(names, np.concatenate(labels), limit)
+    at = 0
+    for some in kept:
+        size = some.size // unit
+        some &= np.repeat(stays[at : at + size], unit)
+        at += size
+    return int((~stays).sum())
+
+
+def _gone(counts: Mapping[str, int]) -> str:
+    """Why no example is left."""
+    told = (f"{name.removeprefix('dropped: ')} {n:,}" for name, n in sorted(counts.items()) if n)
+    return f"({', '.join(text for text in told if not text.startswith('documents read'))})"
 
 
 def _of_some(values: np.ndarray, lengths: np.ndarray, stays: np.ndarray) -> np.ndarray:
@@ -268,3 +345,40 @@ class _TokenFiles:
             some, tokens = np.split(tokens, [FILE_TOKENS - within])
             self._file.write(some.tobytes())
             self.count += some.size
+
+
+class _BitFiles:
+    """Files of a bit for each of FILE_TOKENS tokens, likewise."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        self._rest = np.zeros(0, np.bool_)  # of a byte that is not full
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "_BitFiles":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._rest.size:
+            self._append(self._rest)
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, bits: np.ndarray) -> None:
+        """Appends bits, bool."""
+        bits = np.concatenate([self._rest, bits])
+        whole = bits.size // 8 * 8
+        self._rest = bits[whole:]
+        self._append(bits[:whole])
+
+    def _append(self, bits: np.ndarray) -> None:
+        while bits.size:
+            number, within = divmod(self._count, FILE_TOKENS)
+            if within == 0:
+                if self._file is not None:
+                    self._file.close()
+                self._file = (self._folder / store.learned_file(number)).open("wb")
+            assert self._file is not None
+            some, bits = np.split(bits, [FILE_TOKENS - within])
+            self._file.write(np.packbits(some, bitorder="little").tobytes())
+            self._count += some.size

@@ -21,6 +21,7 @@ import numpy as np
 from data import filters
 from data import tokenizer as tokenizers
 from data.documents import Document, Shard
+from data.examples.rendering import Making, Renderer, record_of
 from data.filters.config import OFF, FilterConfig
 from data.tokenizer import Tokenizer
 from data.tokenizing.long import encode_documents, encode_long
@@ -43,12 +44,14 @@ class Recipe:
       tokenizer: the file that it is loaded from.
       filters: what is left out, or changed.
       overlaps: see filters.make.
+      making: makes examples of records, where documents are no plain text.
     """
 
     folder: Path
     tokenizer: Path
     filters: FilterConfig = OFF
     overlaps: Path | None = None
+    making: Making | None = None
 
 
 class Tools:
@@ -63,6 +66,7 @@ class Tools:
         self.tokenizer = tokenizer or tokenizers.load(recipe.tokenizer)
         self.filters = filters.make(recipe.filters, recipe.overlaps)
         self.duplicates = filters.make_duplicates(recipe.filters)
+        self.renderer = Renderer(recipe.making, self.tokenizer) if recipe.making else None
 
 
 @dataclass
@@ -73,6 +77,8 @@ class Chunk:
       tokens: of the documents one after the other, each BOS ... EOS, in parts of any size.
       lengths, text_bytes, ids: of a document each.
       signatures: of a document each, for every kind of duplicates.
+      learned: bool, as `tokens`; None of plain text.
+      labels: of a document each, where not None.
       counts: what was seen, and what happened to it, by name.
       next: number in the shard of the document after the last.
       read: how much of the shard's size has been read.
@@ -84,6 +90,8 @@ class Chunk:
     text_bytes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     signatures: list[list[bytes]] = field(default_factory=list)
+    learned: list[np.ndarray] | None = None
+    labels: list[int] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     next: int = 0
     read: int = 0
@@ -113,7 +121,8 @@ class Written:
             raise
 
     def array(self, name: str) -> np.ndarray:
-        """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids".
+        """ "tokens" (of all its documents), or "token", "byte" or "id": their lengths; "ids"; of
+        examples also "learned", as the tokens, and "label".
 
         Raises:
           UserError: it is damaged; the chunk is deleted.
@@ -174,7 +183,7 @@ def write(recipe: Recipe, tools: Tools, number: int, shard: Shard) -> Iterator[i
             return
     seen = 0  # characters, before filters: so much is not read again after a kill
     for batch, read in _batches(shard.documents(chunk.next)):
-        seen += sum(len(document.text) for document in batch)
+        seen += sum(map(_size, batch))
         for _ in _add(chunk, batch, tools):
             yield chunk.read
         chunk.read = read
@@ -195,7 +204,7 @@ def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[D
     size = read = 0
     for document, read in documents:
         batch.append(document)
-        size += len(document.text)
+        size += _size(document)
         del document  # the batch alone has it: it may be large
         if size >= _BATCH or len(batch) == _DOCUMENTS:
             yield batch, read
@@ -204,8 +213,15 @@ def _batches(documents: Iterator[tuple[Document, int]]) -> Iterator[tuple[list[D
         yield batch, read
 
 
+def _size(document: Document) -> int:
+    """Characters of a document, as far as they matter for memory and time."""
+    return len(document.text) or len(str(record_of(document)))
+
+
 def _empty(tools: Tools, following: int = 0, read: int = 0) -> Chunk:
-    return Chunk(signatures=[[] for _ in tools.duplicates], next=following, read=read)
+    learned: list[np.ndarray] | None = [] if tools.renderer else None
+    signatures: list[list[bytes]] = [[] for _ in tools.duplicates]
+    return Chunk(signatures=signatures, learned=learned, next=following, read=read)
 
 
 def _filtered(
@@ -228,6 +244,9 @@ def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> Iterator[None
     chunk.next += len(batch)
     chunk.counts["documents read"] += len(batch)
     chunk.counts["invalid bytes"] += sum(document.invalid for document in batch)
+    if tools.renderer is not None:
+        yield from _add_examples(chunk, batch, tools.renderer, token_dtype(tools.tokenizer))
+        return
     tokenizer = tools.tokenizer
     batch = yield from _filtered(batch, tools, chunk.counts)
     for kind, signatures in zip(tools.duplicates, chunk.signatures, strict=True):
@@ -249,6 +268,22 @@ def _add(chunk: Chunk, batch: Sequence[Document], tools: Tools) -> Iterator[None
         chunk.lengths.append(2 + sum(part.size for part in ids))
         chunk.text_bytes.append(text_bytes)
         chunk.ids.append(document.id)
+
+
+def _add_examples(
+    chunk: Chunk, batch: Sequence[Document], renderer: Renderer, dtype: np.dtype[Any]
+) -> Iterator[None]:
+    """Makes examples of records, into a chunk; yields now and then."""
+    assert chunk.learned is not None
+    for unit in renderer.units(batch, chunk.counts):
+        for ids, learned, text_bytes in unit.sequences:
+            chunk.tokens.append(ids.astype(dtype))
+            chunk.learned.append(learned)
+            chunk.lengths.append(ids.size)
+            chunk.text_bytes.append(text_bytes)
+            chunk.ids.append(unit.name)
+            chunk.labels.append(unit.label)
+        yield
 
 
 def _encode(
@@ -311,6 +346,9 @@ def _save(chunk: Chunk, path: Path) -> None:
     for i, some in enumerate(chunk.signatures if ids else ()):
         table = np.frombuffer(b"".join(some), np.uint8)
         members[f"signature{i}"] = [table.reshape(len(ids), -1)]
+    if chunk.learned is not None:
+        members["learned"] = chunk.learned or [np.zeros(0, np.bool_)]
+        members["label"] = [np.array(chunk.labels, np.int64)]
     descriptor, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data import sources
+from data import sources, tasks
 from data.documents import NO_SPLIT
+from data.examples.rates import RatesConfig
+from data.examples.sequences import TooLong
 from data.filters.config import OFF, FilterConfig
 
 Packing = Literal["concatenate", "best_fit"]
 InvalidUtf8 = Literal["refuse", "replace"]
 ALONE = "text"  # the name of the one corpus where there is no mixture
+_OPEN = {"source": "python_stdlib", "train_split": "train", "eval_split": "validation"}
+"""What base() has (configs/base.py): where a task is, it has its own."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class CorpusConfig:
 
     Attributes:
       weight: its share of the rows, beside the other weights.
-      source, train_split, eval_split, text_key, data_dir: see DataConfig. An eval_split of "none"
-        leaves the corpus out of the evaluation.
+      source, train_split, eval_split, text_key, data_dir, task: see DataConfig. An eval_split of
+        "none" leaves the corpus out of the evaluation.
     """
 
     source: str = ""
@@ -29,6 +33,7 @@ class CorpusConfig:
     eval_split: str = ""
     text_key: str = ""
     data_dir: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,11 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus with everything settled: what a source is told (data/documents.py, Wanted)."""
+    """A corpus with everything settled: what a source is told (data/documents.py, Wanted).
+
+    Attributes:
+      task: makes examples of its records, and text_key is ""; "" of plain text.
+    """
 
     name: str
     weight: float
@@ -67,6 +76,7 @@ class Corpus:
     text_key: str
     data_dir: str
     invalid_utf8: InvalidUtf8
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,15 @@ class DataConfig:
       data_dir: the TFDS data_dir of a "tfds:" source; empty means `tensorflow_datasets` in the
         cache (data/cache.py).
       processes: that prepare data, at most; 0 is one for each core.
+      task: "" is plain text; else what becomes of records: a file of data/tasks/, as "NAME" or
+        "NAME:ARGUMENT". Source and splits that are left at their defaults are the task's own;
+        packing is "best_fit", so that no example is cut.
+      too_long: an example that does not fit into a row is left out ("drop"), or shortened on the
+        side of its prompt ("cut"); either is counted.
+      limit: examples of each label of a task, or of a task without labels, that are trained on, at
+        most; 0 is all.
+      chat_template: a file with the template of dialogues; "" is the tokenizer's own.
+      rates: weights of a mixture by how many examples its corpora have.
 
     Raises:
       ValueError: one line that names the field.
@@ -122,11 +141,17 @@ class DataConfig:
     seed: int = 0
     data_dir: str = ""
     processes: int = 0
+    task: str = ""
+    too_long: TooLong = "drop"
+    limit: int = 0
+    chat_template: str = ""
+    rates: RatesConfig = RatesConfig()
 
     def __post_init__(self) -> None:
         for name in ("train_split", "eval_split", "text_key", "tokenizer"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: give it a value")
+        self._check_tasks()
         for corpus in self.corpora():
             prefix = "" if not self.mixture else f"mixture.{corpus.name}."
             try:
@@ -151,20 +176,69 @@ class DataConfig:
             )
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: use 0 <= seed < 2**63")
-        for name in ("max_epochs", "processes"):
+        for name in ("max_epochs", "processes", "limit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 
+    @property
+    def has_tasks(self) -> bool:
+        """Whether some corpus is of examples."""
+        return any(one.task or self.task for one in self._mixture().values())
+
     def corpora(self) -> tuple[Corpus, ...]:
         """What is to be read, in the order of the mixture."""
-        mixture = self.mixture or {ALONE: CorpusConfig()}
-        shared = ("source", "train_split", "eval_split", "text_key", "data_dir")
-        return tuple(
-            Corpus(
-                name=name,
-                weight=one.weight,
-                invalid_utf8=self.invalid_utf8,
-                **{key: getattr(one, key) or getattr(self, key) for key in shared},
+        shared = ("source", "train_split", "eval_split", "text_key", "data_dir", "task")
+        found = []
+        for name, one in self._mixture().items():
+            values = {key: getattr(one, key) or getattr(self, key) for key in shared}
+            if values["task"]:
+                values |= {"text_key": "", **self._of_task(values)}
+            found.append(
+                Corpus(name=name, weight=one.weight, invalid_utf8=self.invalid_utf8, **values)
             )
-            for name, one in mixture.items()
-        )
+        return tuple(found)
+
+    def _mixture(self) -> Mapping[str, CorpusConfig]:
+        return self.mixture or {ALONE: CorpusConfig()}
+
+    def _of_task(self, values: Mapping[str, str]) -> dict[str, str]:
+        """What a task says where the config leaves it open. Its splits are of files."""
+        task = tasks.find(values["task"])
+        open_keys = [key for key, usual in _OPEN.items() if values[key] in (usual, "")]
+        source = task.source if "source" in open_keys else values["source"]
+        if not source.startswith("files:"):
+            open_keys = [key for key in open_keys if key == "source"]
+        return {key: getattr(task, key) for key in open_keys}
+
+    def _check_tasks(self) -> None:
+        for name, one in self._mixture().items():
+            if text := one.task or self.task:
+                try:
+                    tasks.find(text)
+                except ValueError as error:
+                    prefix = f"mixture.{name}." if one.task else ""
+                    raise ValueError(f"{prefix}{error}") from None
+        if self.rates.temperature and any(one.weight != 1 for one in self._mixture().values()):
+            raise ValueError(
+                f"rates.temperature={self.rates.temperature}: weights follow from counts then: "
+                "leave weights out, or set it to 0"
+            )
+        if not self.has_tasks:
+            if self.limit:
+                raise ValueError(f"limit={self.limit}: it is of examples, and there is no task")
+            return
+        if self.packing != "best_fit":
+            raise ValueError(
+                f"packing={self.packing!r}: an example is not cut: set "
+                "config.data.packing='best_fit'"
+            )
+        for name, stage in self.stages.items():
+            if stage.sequence_length not in (0, self.sequence_length):
+                raise ValueError(
+                    f"stages.{name}.sequence_length={stage.sequence_length}: rows of examples keep "
+                    "their length: leave it out"
+                )
+        if self.filters != OFF and all(one.task or self.task for one in self._mixture().values()):
+            raise ValueError(
+                "filters are of plain text, and there is none beside the examples: leave them out"
+            )

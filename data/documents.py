@@ -38,8 +38,9 @@ class Document(NamedTuple):
 
     Attributes:
       id: its name in its source, unique in a split.
-      text: without lone surrogates, so that it has a UTF-8 form.
-      metadata: what else the record holds, of the kinds that JSON has.
+      text: without lone surrogates, so that it has a UTF-8 form; "" where a task is to make an
+        example of the record (data/examples/).
+      metadata: what else the record holds, of the kinds that JSON has; there all that it holds.
       invalid: bytes that were not UTF-8 and became U+FFFD (data.invalid_utf8="replace").
     """
 
@@ -99,7 +100,9 @@ class Wanted(Protocol):
     @property
     def data_dir(self) -> str: ...
     @property
-    def text_key(self) -> str: ...
+    def text_key(self) -> str:
+        """The field that holds the text; "" asks for whole records."""
+
     @property
     def train_split(self) -> str: ...
     @property

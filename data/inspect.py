@@ -1,4 +1,5 @@
 """Shows what a run trains on: any batch as text, any document's steps, the data in numbers.
+Of examples, what is learned is bold and green, or between [[ and ]] where this is no terminal.
 
     python -m data.inspect --config=configs/books.py --step=120
     python -m data.inspect --config=configs/books.py --step=120 --row=3
@@ -20,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 from absl import flags
 
 import commands
@@ -28,10 +30,13 @@ from configs import flags as config_flags
 from data import statistics
 from data.preparation import Prepared, prepare
 from data.stream import Corpus, Stream, stream_of
-from data.tokenizer import Tokenizer, decode
+from data.tokenizer import ByteLevelTokenizer, Tokenizer, decode
 from errors import UserError
 from reporting import outlook
 from training.config import RunConfig
+
+_MARKS = {True: ("\x1b[1;32m", "\x1b[0m"), False: ("[[", "]]")}
+"""What is before and after what is learned, on a terminal and elsewhere."""
 
 CONFIG = config_flags.define()
 STEP = flags.DEFINE_integer(
@@ -108,15 +113,60 @@ def show(
             first = int(corpus.store.token_offsets[part.document])
             tokens = int(corpus.store.token_offsets[part.document + 1]) - first
             last = part.first + part.length + 1  # the last input has its target after it
-            ids = corpus.store.read(first + part.first, first + last)
+            place = first + part.first, first + last
+            ids = corpus.store.read(*place)
+            learned = corpus.store.learned(*place) if corpus.store.is_examples else None
             low, high = (_bytes(corpus, part.document, end) for end in (part.first, last))
             yield (
                 f"  [{part.column}:{part.column + part.length}] {part.corpus}, epoch {part.epoch}: "
                 f"{corpus.store.document_id(part.document)!r}, tokens {part.first} to {last} of "
                 f"{tokens}, bytes {low} to {high}"
+                + ("" if learned is None else f", {int(learned.sum())} learned")
             )
-            for line in shortened(decode(tokenizer, ids), width).splitlines():
-                yield f"    | {printable(line)}"
+            if learned is None:
+                lines = shortened(decode(tokenizer, ids), width).splitlines()
+                yield from (f"    | {printable(line)}" for line in lines)
+            else:
+                yield from (f"    | {line}" for line in marked(tokenizer, ids, learned, width))
+
+
+def marked(tokenizer: Tokenizer, ids: np.ndarray, learned: np.ndarray, width: int) -> Iterator[str]:
+    """The lines of an example, with its specials spelled out and what is learned between marks."""
+    bounds = [0, *(np.flatnonzero(learned[1:] != learned[:-1]) + 1).tolist(), len(ids)]
+    runs = [
+        (shortened(_spelled(tokenizer, ids[low:high]), width), bool(learned[low]))
+        for low, high in itertools.pairwise(bounds)
+    ]
+    begin, end = _MARKS[sys.stdout.isatty() and "NO_COLOR" not in os.environ]
+    line = ""
+    for text, is_learned in runs:
+        # A line end that ends a run belongs to it, and what is learned is marked line by line.
+        for i, part in enumerate(text.split("\n")):
+            if i:
+                yield line
+                line = ""
+            shown = printable(part)
+            line += f"{begin}{shown}{end}" if is_learned and shown else shown
+    if line:
+        yield line
+
+
+def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """Text of ids, in which specials are seen."""
+    parts = []
+    for is_special, some in itertools.groupby(ids.tolist(), tokenizer.special_ids.__contains__):
+        if is_special:
+            parts += [_spelling(tokenizer, i) for i in some]
+        else:
+            parts.append(decode(tokenizer, some))
+    return "".join(parts)
+
+
+def _spelling(tokenizer: Tokenizer, special: int) -> str:
+    if isinstance(tokenizer, ByteLevelTokenizer):
+        return tokenizer.spelling(special)
+    names = {tokenizer.bos_id: "<BOS>", tokenizer.eos_id: "<EOS>"}
+    return names.get(special, f"<{special}>")
 
 
 def _bytes(corpus: Corpus, document: int, end: int) -> int:

@@ -121,6 +121,25 @@ def _place(rest: np.ndarray, bin_length: int) -> tuple[np.ndarray, np.ndarray, i
     return bins, room, n_bins
 
 
+def in_units(lengths: np.ndarray, bin_length: int, unit: int) -> Packed:
+    """Best-fit decreasing of documents that belong together: each unit lies whole in one bin, its
+    documents next to each other in their order.
+
+    Args:
+      lengths: int64 [n], positions of each document; those of a unit are not longer than a bin
+        together.
+      bin_length: L.
+      unit: consecutive documents of each unit; it divides n.
+    """
+    parts = lengths.reshape(-1, unit)
+    packed = best_fit(parts.sum(axis=1), bin_length)
+    length = parts[packed.document]
+    at = packed.at[:, None] + np.cumsum(length, axis=1) - length
+    document = packed.document[:, None] * unit + np.arange(unit)
+    at, document, length = (array.reshape(-1) for array in (at, document, length))
+    return Packed(at, document, np.zeros_like(at), length, packed.n_bins)
+
+
 PACKERS: Mapping[str, Callable[[np.ndarray, int], Packed]] = {
     "concatenate": concatenate,
     "best_fit": best_fit,

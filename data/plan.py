@@ -132,21 +132,28 @@ def make(
 
     Args:
       length: L, of a bin.
-      packing: the packer (data/packers.py).
+      packing: the packer (data/packers.py); documents that belong together are always packed by
+        best fit.
       progress: told that there is something to do.
       rebuild: make it anew, even where it is there.
 
     Raises:
       UserError: one that is there is damaged, or the cache cannot be written.
     """
-    identity = cache.key(packing=packing, length=length, version=VERSION)
+    unit = store.unit
+    units = {"unit": unit} if unit > 1 else {}
+    identity = cache.key(packing=packing, length=length, version=VERSION, **units)
     name = cache.key(store=store.fingerprint, plan=identity, layout=LAYOUT)
     path = cache.root() / "plans" / name
     if rebuild:
         cache.remove(path)
     if not cache.has(path):
         progress("packing: million tokens", 0, store.n_tokens >> 20)
-        made = packers.PACKERS[packing](np.diff(store.token_offsets) - 1, length)
+        positions = np.diff(store.token_offsets) - 1
+        if unit > 1:
+            made = packers.in_units(positions, length, unit)
+        else:
+            made = packers.PACKERS[packing](positions, length)
         start = store.token_offsets[made.document] + made.skipped
         used = int(made.length.sum())
         about = {

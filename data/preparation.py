@@ -7,6 +7,7 @@ one process prepare, then the others, which find everything done (or build their
 system of their own).
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,10 +18,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from data import baselines, building, cache, checksums, filters, plan, sources, store
+from data import baselines, building, cache, checksums, filters, plan, sources, store, tasks
 from data import tokenizer as tokenizers
 from data.config import Corpus, DataConfig
-from data.documents import NO_SPLIT, Progress, Shard, Source
+from data.documents import NO_SPLIT, Document, Progress, Shard, Source
+from data.examples import chat, rates, rendering
+from data.examples.rendering import Making
 from data.filters import OFF, FilterConfig, overlap
 from data.plan import Plan
 from data.store import TokenStore
@@ -49,11 +52,12 @@ class PreparedCorpus:
 
     Attributes:
       name: in the mixture.
-      weight: at the beginning of the run.
+      weight: at the beginning of the run; by counts, where the config says so.
       dataset, fingerprint: of its source.
       train, eval: its stores; no `eval` where the config says so.
       plan: the bins of `train`.
-      gzip: of its eval split.
+      gzip: of its eval split, where that is plain text.
+      task: of its examples; "" of plain text.
     """
 
     name: str
@@ -64,6 +68,7 @@ class PreparedCorpus:
     eval: TokenStore | None
     plan: Plan
     gzip: baselines.Measured | None
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ class Prepared:
 
     @property
     def gzip_bits_per_byte(self) -> float:
-        """What `gzip -9` makes of the eval splits, document by document."""
+        """What `gzip -9` makes of the eval splits, document by document; 0 where there are
+        examples: they are predicted from their prompts."""
+        if any(c.task for c in self.corpora):
+            return 0.0
         measured = [c.gzip for c in self.corpora if c.gzip is not None]
         text_bytes = sum(m.text_bytes for m in measured)
         return sum(m.bits_per_byte * m.text_bytes for m in measured) / max(text_bytes, 1)
@@ -139,15 +147,15 @@ def prepare(
     check(tokenizer)
     filtered = _filtered(config.filters, found, rebuild)
     for one in found:  # a split that is not there is named before hours of work on another
-        for path, split in _stores(one, tokenizer, filtered):
+        for path, split in _stores(config, one, tokenizer, filtered):
             if rebuild or not cache.has(path):
                 one.shards(split)
     if rebuild:
         for one in found:
-            for path, _ in _stores(one, tokenizer, filtered):
+            for path, _ in _stores(config, one, tokenizer, filtered):
                 cache.remove(path)
     prepared = [_prepared(config, one, tokenizer, filtered, progress, rebuild) for one in found]
-    return Prepared(tokenizer, tuple(prepared))
+    return Prepared(tokenizer, tuple(_weighted(config, prepared)))
 
 
 def prepare_split(
@@ -166,7 +174,9 @@ def prepare_split(
     """
     found = [_Found(corpus, progress) for corpus in config.corpora()]
     stores = {
-        one.corpus.name: _token_store(config, one, split or one.corpus.eval_split, tokenizer)
+        one.corpus.name: _token_store(
+            config, one, split or one.corpus.eval_split, tokenizer, _UNFILTERED
+        )
         for one in found
         if split or one.corpus.eval_split != NO_SPLIT
     }
@@ -195,6 +205,44 @@ class _Found:
             "text_key": self.corpus.text_key,
             "invalid_utf8": self.corpus.invalid_utf8,
         }
+
+
+class _Examples(NamedTuple):
+    """How examples are made of a split.
+
+    Attributes:
+      making: how, but for where the chat template is while a store is built.
+      chat: that template, where the task has dialogues.
+    """
+
+    making: Making
+    chat: chat.Files | None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Of all that a store of them depends on."""
+        of = self.making
+        return {
+            "task": tasks.identity(of.task),
+            "length": str(of.length),
+            "too_long": of.too_long,
+            "limit": str(of.limit),
+            "chat": chat.identity(self.chat) if self.chat else "",
+            "rendering": str(rendering.VERSION),
+        }
+
+
+def _examples(
+    config: DataConfig, corpus: Corpus, split: str, tokenizer: Tokenizer
+) -> _Examples | None:
+    """None of plain text."""
+    if not corpus.task:
+        return None
+    files = None
+    if tasks.find(corpus.task).chat:
+        files = chat.files_of(tokenizer, config.tokenizer, config.chat_template)
+    limit = config.limit if split == corpus.train_split else 0
+    return _Examples(Making(corpus.task, config.sequence_length, config.too_long, limit), files)
 
 
 class _Filtered(NamedTuple):
@@ -236,7 +284,7 @@ def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _
             steadily(functools.partial(checksums.check_all, directory, noted), tick)
         else:
             texts = (
-                document.text
+                _text_of(one.corpus, document)
                 for one in evaluated
                 for shard in one.shards(one.corpus.eval_split)
                 for document, _ in shard.documents()
@@ -262,8 +310,9 @@ def _prepared(
     train = _token_store(config, found, corpus.train_split, tokenizer, filtered)
     evaluation = gzip = None
     if corpus.eval_split != NO_SPLIT:
-        evaluation = _token_store(config, found, corpus.eval_split, tokenizer)
-        gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress, rebuild)
+        evaluation = _token_store(config, found, corpus.eval_split, tokenizer, _UNFILTERED)
+        if not corpus.task:
+            gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress, rebuild)
     return PreparedCorpus(
         corpus.name,
         corpus.weight,
@@ -273,17 +322,31 @@ def _prepared(
         evaluation,
         plan.make(train, config.sequence_length, config.packing, progress, rebuild),
         gzip,
+        corpus.task,
     )
 
 
+def _weighted(config: DataConfig, corpora: Sequence[PreparedCorpus]) -> Sequence[PreparedCorpus]:
+    """The corpora with weights by their counts, where the config says so."""
+    if not config.rates.temperature:
+        return corpora
+    counts = [
+        rates.Counts(one.train.n_documents // one.train.unit, one.plan.n_bins) for one in corpora
+    ]
+    weights = rates.weights(counts, config.rates)
+    return [
+        dataclasses.replace(one, weight=float(weight))
+        for one, weight in zip(corpora, weights, strict=True)
+    ]
+
+
 def _token_store(
-    config: DataConfig,
-    found: _Found,
-    split: str,
-    tokenizer: Tokenizer,
-    filtered: _Filtered = _UNFILTERED,
+    config: DataConfig, found: _Found, split: str, tokenizer: Tokenizer, filtered: _Filtered
 ) -> TokenStore:
-    path = _address(found, split, tokenizer, filtered)
+    examples = _examples(config, found.corpus, split, tokenizer)
+    if examples is not None:
+        filtered = _UNFILTERED
+    path = _address(found, split, tokenizer, filtered, examples)
     if cache.has(path):
         return TokenStore(path)
     about = {
@@ -301,22 +364,32 @@ def _token_store(
         config.processes,
         filtered.config,
         filtered.overlaps(),
+        examples and examples.making,
+        examples and examples.chat,
     )
 
 
-def _stores(found: _Found, tokenizer: Tokenizer, filtered: _Filtered) -> Iterator[tuple[Path, str]]:
+def _stores(
+    config: DataConfig, found: _Found, tokenizer: Tokenizer, filtered: _Filtered
+) -> Iterator[tuple[Path, str]]:
     """Where the stores of a corpus are, or will be, and the split of each."""
     corpus = found.corpus
-    yield _address(found, corpus.train_split, tokenizer, filtered), corpus.train_split
-    if corpus.eval_split != NO_SPLIT:
-        yield _address(found, corpus.eval_split, tokenizer), corpus.eval_split
+    for split, how in ((corpus.train_split, filtered), (corpus.eval_split, _UNFILTERED)):
+        if split != NO_SPLIT:
+            examples = _examples(config, corpus, split, tokenizer)
+            how = _UNFILTERED if examples else how
+            yield _address(found, split, tokenizer, how, examples), split
 
 
 def _address(
-    found: _Found, split: str, tokenizer: Tokenizer, filtered: _Filtered = _UNFILTERED
+    found: _Found,
+    split: str,
+    tokenizer: Tokenizer,
+    filtered: _Filtered,
+    examples: _Examples | None,
 ) -> Path:
     parts = found.key(split) | {"tokenizer": tokenizer.fingerprint, "filters": filtered.identity}
-    return store.address(**parts)
+    return store.address(**parts, **(examples.identity if examples else {}))
 
 
 def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
@@ -349,7 +422,7 @@ def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> T
         nonlocal read
         for one in found:
             budget = int(TOKENIZER_TRAINING_BYTES * one.corpus.weight / total)
-            for text in _sample(one.shards(one.corpus.train_split), budget):
+            for text in _sample(one, budget):
                 read += len(text)
                 yield text
 
@@ -368,14 +441,23 @@ def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> T
     return trained
 
 
-def _sample(shards: Sequence[Shard], budget: int) -> Iterator[str]:
+def _text_of(corpus: Corpus, document: Document) -> str:
+    """The text of a document; of a record, that of the example that it is."""
+    if not corpus.task:
+        return document.text
+    return rendering.text_of(tasks.find(corpus.task), corpus.task, document)
+
+
+def _sample(found: _Found, budget: int) -> Iterator[str]:
     """At most `budget` bytes of text: of shards spread over all of them, the same from each."""
+    shards = found.shards(found.corpus.train_split)
     count = min(len(shards), max(budget // _LEAST_OF_A_SHARD, 1))
     for i in range(count):
         left = budget // count
         for document, _ in shards[i * len(shards) // count].documents():
-            yield document.text
-            left -= len(document.text.encode())
+            text = _text_of(found.corpus, document)
+            yield text
+            left -= len(text.encode())
             if left <= 0:
                 break
 

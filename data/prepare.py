@@ -80,10 +80,11 @@ def describe(store: TokenStore) -> str:
     about: dict[str, Any] = store.manifest
     counts = dict(about["counts"])
     counts.pop("documents read", None)
+    learned = f", {store.n_learned:,} tokens learned" if store.is_examples else ""
     more = "".join(f"; {name} {count:,}" for name, count in counts.items())
     return (
         f"{about['split']}: {store.n_documents:,} documents, {store.n_tokens:,} tokens, "
-        f"{store.n_bytes:,} bytes of text{more}; {store.path}"
+        f"{store.n_bytes:,} bytes of text{learned}{more}; {store.path}"
     )
 
 

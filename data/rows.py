@@ -15,7 +15,9 @@ def empty(rows: int, width: int) -> Batch:
     Returns:
       Arrays [rows, width]: "tokens", "targets", "segments" (from 1 in each row, 0 on padding),
       "positions" (from 0 where a piece of a document begins), "bytes" (of the target's text), all
-      int32; "weights", float32: 1 where the target is to be predicted, 0 on padding.
+      int32; "weights", float32: 1 where the target is to be predicted, 0 on padding. Of examples
+      those targets have weights, and bytes, that are learned; of pairs, the better answer of each
+      has an odd segment, and the other one the next.
     """
     batch = {name: np.zeros((rows, width), np.int32) for name in _INTEGERS}
     batch["weights"] = np.zeros((rows, width), np.float32)
@@ -44,6 +46,11 @@ def fill(batch: Batch, rows: np.ndarray, pieces: Pieces, store: TokenStore) -> N
         segments[here] = segment
         positions[here] = count[:n]
         text_bytes[here] = store.token_bytes[window[1:]]
+        if store.is_examples:  # what is put before a text is before no answer
+            learned = store.learned(start + 1, start + n + 1)
+            weights[here] = learned
+            text_bytes[here] *= learned
+            continue
         weights[here] = 1
         if window[0] == store.bos_id and text_bytes[place]:
             text_bytes[place] -= store.prefix_bytes

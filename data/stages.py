@@ -26,11 +26,14 @@ class Stage(NamedTuple):
     mixture: Mixture
 
 
-def stages_of(config: DataConfig, batch_size: int) -> tuple[Stage, ...]:
+def stages_of(
+    config: DataConfig, batch_size: int, weights: Sequence[float] | None = None
+) -> tuple[Stage, ...]:
     """The stages of a run in their order; the first begins with step 0.
 
     Args:
       batch_size: of the steps whose stage says nothing else.
+      weights: of the corpora at the beginning; the config's if not given.
 
     Raises:
       ValueError: one line that names the field.
@@ -38,7 +41,7 @@ def stages_of(config: DataConfig, batch_size: int) -> tuple[Stage, ...]:
     corpora = config.corpora()
     names = [corpus.name for corpus in corpora]
     try:
-        first = Mixture([corpus.weight for corpus in corpora])
+        first = Mixture(weights or [corpus.weight for corpus in corpora])
     except ValueError as error:
         raise ValueError(f"data.mixture: {error}") from None
     stages = [Stage(0, config.sequence_length, batch_size, first)]

@@ -33,6 +33,12 @@ def lines(config: DataConfig, steps: int, data: Prepared, stream: Stream) -> Ite
             f"{name:16} {counts[name]:12,} {counts[name] / max(total, 1):12.4%} {weight:12.4%} "
             f"{epochs:8.3f}"
         )
+    if config.rates.temperature:
+        cap = f" of at most {config.rates.cap:,}" if config.rates.cap else ""
+        yield (
+            f"weights are rates of examples{cap}, to the power 1 / {config.rates.temperature:g}, "
+            "times the rows that an example takes"
+        )
     changes = [stage for stage in stream.stages if 0 < stage.after_step < steps]
     if changes:
         yield f"weights are those of the beginning; {len(changes)} stages follow:"
@@ -52,6 +58,12 @@ def _lengths(store: TokenStore) -> Iterator[str]:
         f"  {lengths.size:,} documents, {store.n_tokens:,} tokens; a document has "
         f"{lengths.min():,} to {lengths.max():,}, half of them at most {int(np.median(lengths)):,}"
     )
+    if store.is_examples:
+        kind = f"; every {store.unit} of them are a pair" if store.unit > 1 else ""
+        yield (
+            f"  {store.manifest['task']}: {store.n_learned:,} tokens learned, "
+            f"{store.n_learned / store.n_documents:.1f} of a document{kind}"
+        )
     for k, count in enumerate(classes):
         if k >= (np.frexp(lengths.min())[1] - 1):
             bar = "#" * round(_BAR * count / max(classes))

@@ -9,6 +9,9 @@ A store is a directory:
     id_offsets.npy     int64 [n + 1]: likewise, in ids.bin
     ids.bin            the documents' ids, UTF-8, one after the other
     token_bytes.npy    int32 [V]: bytes of text that each token id stands for
+    learned-00000.bin  of examples alone, whose documents are what a task makes: a bit for each of
+                       the 2^28 tokens of tokens-00000.bin, the lowest of a byte first; 1 where the
+                       token is to be predicted. Of plain text all but BOS are
     manifest.json      counts, fingerprints, size and SHA-256 of every file above
 
 Documents are in the order of their source. data/building.py makes stores.
@@ -33,6 +36,11 @@ def tokens_file(number: int) -> str:
     return f"tokens-{number:05d}.bin"
 
 
+def learned_file(number: int) -> str:
+    """The name of a file of bits, of the tokens in the file of this number."""
+    return f"learned-{number:05d}.bin"
+
+
 class TokenStore:
     """A store, opened. Its arrays are memory maps, and threads may read them together.
 
@@ -40,6 +48,9 @@ class TokenStore:
       token_offsets, byte_offsets: int64 [n_documents + 1].
       token_bytes: int32 [V].
       bos_id, eos_id, vocab_size, prefix_bytes: of its tokenizer.
+      unit: how many documents that follow each other lie in a row together: 2 in a store of
+        pairs, of which each begins with the better answer; else 1.
+      is_examples: whether its documents are examples, of which some tokens are learned.
       fingerprint: of the content; equal wherever and whenever the store was built.
       manifest: everything recorded at the build.
     """
@@ -62,15 +73,14 @@ class TokenStore:
             self.prefix_bytes: int = self.manifest["prefix_bytes"]
             self.fingerprint: str = self.manifest["fingerprint"]
             self.n_tokens: int = self.manifest["tokens"]
+            self.unit: int = self.manifest.get("unit", 1)
             dtype = np.dtype(self.manifest["dtype"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise checksums.damaged(path / "manifest.json") from error
         checksums.check(path, self._files)
-        self._tokens = [
-            np.memmap(path / name, dtype, mode="r").view(np.ndarray)
-            for name in sorted(self._files)
-            if name.startswith("tokens-")
-        ]
+        self._tokens = self._mapped("tokens-", dtype)
+        self._learned = self._mapped("learned-", np.dtype(np.uint8))
+        self.is_examples = bool(self._learned)
         self.token_offsets = _map(path / "token_offsets.npy")
         self.byte_offsets = _map(path / "byte_offsets.npy")
         self.token_bytes: np.ndarray = np.load(path / "token_bytes.npy")
@@ -83,6 +93,30 @@ class TokenStore:
     def n_bytes(self) -> int:
         """Bytes of text."""
         return int(self.byte_offsets[-1])
+
+    @property
+    def n_learned(self) -> int:
+        """Tokens that are to be predicted."""
+        return int(self.manifest.get("learned", self.n_tokens - self.n_documents))
+
+    def learned(self, start: int, stop: int) -> np.ndarray:
+        """Whether each of the tokens [start, stop) of examples is to be predicted: bool."""
+        first, last = start // FILE_TOKENS, (stop - 1) // FILE_TOKENS
+        parts = []
+        for n in range(first, last + 1):
+            low = max(start - n * FILE_TOKENS, 0)
+            high = min(stop - n * FILE_TOKENS, FILE_TOKENS)
+            some = self._learned[n][low // 8 : -(-high // 8)]
+            bits = np.unpackbits(some, bitorder="little")
+            parts.append(bits[low % 8 : low % 8 + high - low])
+        return np.concatenate(parts or [np.zeros(0, np.uint8)]).view(np.bool_)
+
+    def _mapped(self, kind: str, dtype: np.dtype[Any]) -> list[np.ndarray]:
+        return [
+            np.memmap(self.path / name, dtype, mode="r").view(np.ndarray)
+            for name in sorted(self._files)
+            if name.startswith(kind)
+        ]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens [start, stop), BOS and EOS of every document included: uint16 or uint32."""
@@ -145,7 +179,8 @@ def manifest(
     """
     files = checksums.of(folder, read)
     content = {name: str(entry["sha256"]) for name, entry in files.items()}
-    identity = {name: facts[name] for name in ("bos_id", "eos_id", "prefix_bytes", "dtype")}
+    known = ("bos_id", "eos_id", "prefix_bytes", "dtype", "unit")
+    identity = {name: facts[name] for name in known if name in facts}
     return {
         **about,
         "version": VERSION,

@@ -333,5 +333,5 @@ def stream_of(config: DataConfig, batch_size: int, data: Prepared) -> Stream:
       ValueError: of a stage or a row to skip; one line names the field.
     """
     corpora = [Corpus(one.name, one.train, one.plan) for one in data.corpora]
-    course = stages_of(config, batch_size)
+    course = stages_of(config, batch_size, [one.weight for one in data.corpora])
     return Stream(corpora, course, config.seed, stages.skipped(config.skip, course))

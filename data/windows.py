@@ -5,6 +5,9 @@ inputs [k * stride, k * stride + T) and scores the targets that no earlier windo
 beyond the first window every target has at least T - stride inputs before it. Windows go into rows
 of T next-fit, each as a segment of its own, so that short documents share a row. Rows do not
 depend on the batch size, and batches are found by index: no state, as in `Stream`.
+
+Of examples those targets are scored that are learned. The two of a pair share a row, where the
+better one has an odd segment and the other one the next.
 """
 
 import numpy as np
@@ -24,9 +27,11 @@ class Windows:
       stride: 1 <= stride <= T; T // 2 if not given. Smaller strides score with more context and
         cost more.
       max_tokens: score only the windows, of documents in a fixed shuffled order, that fit in this
-        many targets (but at least one window); all if not given.
+        many targets, of examples learned or not (but at least one window, or pair); all if not
+        given.
 
     Attributes:
+      is_examples: whether those are of examples.
       n_batches: how many batches there are.
       n_tokens: how many targets they score.
       n_bytes: how many bytes of text those stand for.
@@ -52,23 +57,38 @@ class Windows:
             )
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"cannot score {max_tokens} tokens: use at least 1")
+        if store.unit > 1:
+            longest = int((np.diff(store.token_offsets) - 1).reshape(-1, store.unit).sum(1).max())
+            if longest > sequence_length:
+                raise ValueError(
+                    f"cannot evaluate rows of {sequence_length} tokens: a pair has {longest}, and "
+                    "lies in one row"
+                )
         self.store = store
+        self.is_examples = store.is_examples
         self.sequence_length = sequence_length
         self.batch_size = batch_size
         self._start, self._length, self._skip, self._first = _cut(
             store, sequence_length, stride, max_tokens
         )
-        self._row, self._column = _next_fit(self._length, sequence_length)
+        self._row, self._column = _next_fit(self._length, sequence_length, store.unit)
         self.n_batches = -(-(int(self._row[-1]) + 1) // batch_size)
-        self.n_tokens = int((self._length - self._skip).sum())
-        self.n_bytes = sum(
-            int(store.token_bytes[store.read(a + 1, b + 1)].sum())
-            for a, b in zip(
-                (self._start + self._skip).tolist(),
-                (self._start + self._length).tolist(),
-                strict=True,
-            )
-        ) - store.prefix_bytes * int((self._first & (self._length > 1)).sum())
+        scored = zip(
+            (self._start + self._skip + 1).tolist(),
+            (self._start + self._length + 1).tolist(),
+            strict=True,
+        )
+        if store.is_examples:
+            self.n_tokens = self.n_bytes = 0
+            for first, end in scored:
+                learned = store.learned(first, end)
+                self.n_tokens += int(learned.sum())
+                self.n_bytes += int(store.token_bytes[store.read(first, end)][learned].sum())
+        else:
+            self.n_tokens = int((self._length - self._skip).sum())
+            text_bytes = (int(store.token_bytes[store.read(*some)].sum()) for some in scored)
+            prefixes = int((self._first & (self._length > 1)).sum())
+            self.n_bytes = sum(text_bytes) - store.prefix_bytes * prefixes
 
     def batch(self, index: int, rows: slice | None = None) -> Batch:
         """Batch `index`, or just the rows [lo:hi) of it that a process holds.
@@ -102,7 +122,11 @@ class Windows:
             batch["positions"][place] = np.arange(length)
             batch["weights"][scored] = 1
             batch["bytes"][scored] = self.store.token_bytes[piece[1 + skip :]]
-            if self._first[w] and batch["bytes"][row, column]:
+            if self.store.is_examples:
+                learned = self.store.learned(start + skip + 1, start + length + 1)
+                batch["weights"][scored] = learned
+                batch["bytes"][scored] *= learned
+            elif self._first[w] and batch["bytes"][row, column]:
                 batch["bytes"][row, column] -= self.store.prefix_bytes
         return batch
 
@@ -123,7 +147,7 @@ def _cut(
     skip = np.where(k == 0, 0, sequence_length - stride)
     if max_tokens is not None:
         fits = int(np.searchsorted(np.cumsum(length - skip), max_tokens, side="right"))
-        kept = slice(0, max(fits, 1))
+        kept = slice(0, max(fits // store.unit, 1) * store.unit)
         start, length, skip, k = start[kept], length[kept], skip[kept], k[kept]
     return start, length, skip, k == 0
 
@@ -131,10 +155,12 @@ def _cut(
 def _order(store: TokenStore, max_tokens: int | None) -> np.ndarray:
     """The documents in a fixed order that is unrelated to the store's, so that some are like all;
     only as many as the budget can reach."""
-    n = store.n_documents
+    unit = store.unit
+    n = store.n_documents // unit
     some = n if max_tokens is None else min(n, 1024)
     while True:
-        documents = permute.permute(np.arange(some), n, permute.DOCUMENTS)
+        order = permute.permute(np.arange(some), n, permute.DOCUMENTS)
+        documents = (order[:, None] * unit + np.arange(unit)).reshape(-1)
         if some == n:
             return documents
         targets = store.token_offsets[documents + 1] - store.token_offsets[documents] - 1
@@ -143,12 +169,14 @@ def _order(store: TokenStore, max_tokens: int | None) -> np.ndarray:
         some = min(n, 4 * some)
 
 
-def _next_fit(length: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The row and the column of each window: a new row when the last one has no room."""
+def _next_fit(length: np.ndarray, sequence_length: int, unit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row and the column of each window: a new row when the last one has no room, where a unit
+    of windows begins for all of it."""
     row, column = np.zeros_like(length), np.zeros_like(length)
+    needed = np.repeat(length.reshape(-1, unit).sum(axis=1), unit).tolist()
     at_row = at_column = 0
     for w, n in enumerate(length.tolist()):
-        if at_column + n > sequence_length:
+        if w % unit == 0 and at_column + needed[w] > sequence_length:
             at_row, at_column = at_row + 1, 0
         row[w], column[w] = at_row, at_column
         at_column += n

@@ -70,12 +70,17 @@ class HeldOut:
         result = together(results)
         spent = time.perf_counter() - began
         line = {f"eval/{name}": value for name, value in result.items()}
+        of_tasks, mean = [], ""
         if len(results) > 1:
             line |= {f"eval/loss/{name}": found["loss"] for name, found in results.items()}
+            of_tasks = [results[name]["loss"] for name, some in windows.items() if some.is_examples]
+        if len(of_tasks) > 1:
+            line["eval/task_loss"] = sum(of_tasks) / len(of_tasks)
+            mean = f", mean over {len(of_tasks)} tasks {line['eval/task_loss']:.4f}"
         if self._files is not None and not self._files.has(step, "eval/loss"):
             self._files.write(step, {**line, "time/eval_s": spent})
         self._say(
-            f"step {step}: held-out loss {result['loss']:.4f}, perplexity "
+            f"step {step}: held-out loss {result['loss']:.4f}{mean}, perplexity "
             f"{result['perplexity']:.2f}, {result['bits_per_byte']:.4f} bits/byte "
             f"({result['tokens']:,} tokens in {duration(spent)})"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from data.preparation import Prepared
+from data.preparation import Prepared, PreparedCorpus
 from data.stream import Stream
 from model.config import ModelConfig
 from sharding.attention import described
@@ -28,8 +28,8 @@ def describe(
             f"{'data' if len(data.corpora) == 1 else corpus.name}: {corpus.dataset}: "
             f"{train.n_documents:,} documents, {train.n_tokens:,} tokens of "
             f"{train.n_bytes / train.n_tokens:.2f} bytes, to train on for "
-            f"{epochs[corpus.name]:.2f} epochs; {held_out.n_documents if held_out else 0:,} "
-            "documents held out"
+            f"{epochs[corpus.name]:.2f} epochs{_learned(corpus)}; "
+            f"{held_out.n_documents if held_out else 0:,} documents held out"
         )
     lines += [
         f"model: {model.num_params():,} parameters, {model.dtype}; "
@@ -43,6 +43,13 @@ def describe(
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
     ]
     return "\n".join(lines)
+
+
+def _learned(corpus: PreparedCorpus) -> str:
+    """What of examples is learned."""
+    if not corpus.task:
+        return ""
+    return f", {corpus.train.n_learned:,} tokens of them learned ({corpus.task})"
 
 
 def _stages(config: RunConfig, mesh: Mesh) -> list[str]:

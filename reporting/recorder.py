@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +46,7 @@ class Recorder:
       tokens: predicted before this start of the run.
       work: what a step computes, by its number (finished steps once it is).
       sources: names of a mixture's corpora, in the order of the metrics' "source_loss".
+      tasks: which of them are of examples.
       peak_flops: of one device, or None where it is not known.
     """
 
@@ -57,13 +58,14 @@ class Recorder:
         tokens: int,
         work: Callable[[int], Work],
         sources: Sequence[str] = (),
+        tasks: Collection[str] = (),
         peak_flops: float | None,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.tokens = tokens
         self.stop = False
         self._files, self._progress = files, progress
-        self._work, self._sources = work, sources
+        self._work, self._sources, self._tasks = work, sources, tasks
         self._peak_flops = peak_flops
         self._pending: _Pending | None = None
         self._clock = clock
@@ -102,14 +104,20 @@ class Recorder:
         self._mark = self._clock()
 
     def _by_source(self, found: dict[str, Any]) -> dict[str, float | None]:
-        """Takes the loss of each source out of `found`; None where a step has no row of it."""
+        """Takes the loss of each source out of `found`; None where a step has no row of it. With
+        it comes the mean of the tasks that a step has rows of."""
         if not self._sources:
             return {}
         losses, tokens = found.pop("source_loss").tolist(), found.pop("source_tokens").tolist()
-        return {
-            f"loss/{name}": loss if count else None
+        of_source = {
+            name: loss if count else None
             for name, loss, count in zip(self._sources, losses, tokens, strict=True)
         }
+        line = {f"loss/{name}": loss for name, loss in of_source.items()}
+        if len(self._tasks) > 1:
+            there = [loss for name in self._tasks if (loss := of_source[name]) is not None]
+            line["task_loss"] = sum(there) / len(there) if there else None
+        return line
 
     def _write(self, done: _Pending) -> None:
         step, found = done.step, jax.device_get(done.metrics)

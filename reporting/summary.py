@@ -60,7 +60,7 @@ def report(
         "dataset": data.description(config.data),
         "parameters": config.model.num_params(),
         "baselines": {
-            "gzip -9 per file": data.gzip_bits_per_byte,
+            **({"gzip -9 per file": gzip} if (gzip := data.gzip_bits_per_byte) else {}),
             "uniform": UNIFORM_BITS_PER_BYTE,
         },
         "final": final,
@@ -75,10 +75,13 @@ def print_result(final: dict[str, float], data: Prepared) -> None:
     """The result beside its baselines, on standard output."""
     gzip = data.gzip_bits_per_byte
     ours = final["bits_per_byte"]
+    beside = ""
+    if gzip:
+        how = "below" if ours < gzip else "above"
+        beside = f"; gzip -9 per file {gzip:.3f} ({abs(1 - ours / gzip):.1%} {how} gzip), uniform 8"
     print(
         f"held-out perplexity {final['perplexity']:.2f}, {ours:.3f} bits/byte over "
-        f"{final['bytes']:,} bytes; gzip -9 per file {gzip:.3f} "
-        f"({abs(1 - ours / gzip):.1%} {'below' if ours < gzip else 'above'} gzip), uniform 8"
+        f"{final['bytes']:,} bytes{beside}"
     )
     for corpus in data.corpora:
         print(f"data: {corpus.dataset} {corpus.fingerprint[:12]}")

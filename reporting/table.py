@@ -62,6 +62,13 @@ TABLE: Mapping[str, Metric] = {
     "bits_per_byte": Metric(
         "Bits per byte", number=_bits, live="{:.2f} bits/byte".format, log=True, baselines=True
     ),
+    "task_loss": Metric(
+        "Loss, nats a token, mean over tasks",
+        number="{:.4f}".format,
+        live="tasks {:.3f}".format,
+        log=True,
+        some=True,
+    ),
     "perplexity": Metric(),
     "grad_norm": Metric("Gradient norm", label="norm", log=True),
     "learning_rate": Metric("Learning rate", label="rate", smooth=False, zero=True),
@@ -101,6 +108,9 @@ TABLE: Mapping[str, Metric] = {
     "time/step_s": Metric(),
     # Of the held-out split.
     "eval/loss": Metric(on="loss", label="held out", number="{:.4f}".format, smooth=False),
+    "eval/task_loss": Metric(
+        on="task_loss", label="held out", number="{:.4f}".format, smooth=False, some=True
+    ),
     "eval/bits_per_byte": Metric(on="bits_per_byte", label="held out", number=_bits, smooth=False),
     "eval/perplexity": Metric(number="{:,.2f}".format),
     "eval/tokens": Metric(),

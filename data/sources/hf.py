@@ -202,9 +202,10 @@ def _sizes(dataset: Any, split: str, is_saved: bool) -> tuple[int, int, int]:
 
 
 def _columns(dataset: Any, text_key: str, address: Address) -> Sequence[str]:
-    """The columns to read, those that JSON has the kinds of; none where they are not known."""
+    """The columns to read, those that JSON has the kinds of; none where they are not known, or all
+    are to be read."""
     features = dataset.features
-    if features is None:
+    if features is None or not text_key:
         return []
     if text_key not in features:
         raise UserError(

@@ -25,7 +25,7 @@ def read(piece: Piece, maker: Maker, start: int = 0) -> Iterator[tuple[Document,
         types = _types(table, maker.text_key)
         if piece.like is not None and piece.like != file:
             _check_like(piece.like, file, types, maker.text_key)
-        if maker.text_key not in types:
+        if maker.text_key and maker.text_key not in types:
             raise UserError(
                 f"{file.path} has no column {maker.text_key!r}, but "
                 f"{', '.join(sorted(table.schema_arrow.names))}: set config.data.text_key"

@@ -21,7 +21,7 @@ class Maker:
     """Makes documents.
 
     Attributes:
-      text_key: the field that holds the text.
+      text_key: the field that holds the text; "" where a document is its whole record.
       replace: bytes that are not UTF-8 become U+FFFD and are counted, instead of being refused.
     """
 
@@ -90,11 +90,14 @@ class Maker:
     def from_record(
         self, record: Mapping[str, Any], name: str, where: str, invalid: int = 0
     ) -> Document:
-        """The document of a record whose text is a str or bytes.
+        """The document of a record whose text is a str or bytes, or which is a document whole.
 
         Raises:
           UserError: it has no text, or what names it cannot.
         """
+        if not self.text_key:
+            whole = {key: value for key, value in record.items() if _is_plain(value)}
+            return Document(self._name(record, name, where), "", whole or NO_METADATA, invalid)
         if self.text_key not in record:
             there = ", ".join(sorted(map(str, record))) or "nothing"
             raise _refused(
@@ -109,17 +112,19 @@ class Maker:
             raise _refused(
                 where, f"its {self.text_key!r} is not text but {kind}", "set config.data.text_key"
             )
-        given = record.get(_ID)
-        if isinstance(given, bool) or not isinstance(given, str | int | None):
-            raise _refused(where, "its 'id' is neither text nor a number")
         metadata = {
             key: value
             for key, value in record.items()
             if key not in (self.text_key, _ID) and _is_plain(value)
         }
-        return Document(
-            name if given is None else str(given), text, metadata or NO_METADATA, invalid
-        )
+        named = self._name(record, name, where)
+        return Document(named, text, metadata or NO_METADATA, invalid)
+
+    def _name(self, record: Mapping[str, Any], otherwise: str, where: str) -> str:
+        given = record.get(_ID)
+        if isinstance(given, bool) or not isinstance(given, str | int | None):
+            raise _refused(where, "its 'id' is neither text nor a number")
+        return otherwise if given is None else str(given)
 
 
 def _refused(where: str, what: str, otherwise: str = "leave the file out") -> UserError:

@@ -156,12 +156,12 @@ def _opened(name: str, directory: Path, split: str, text_key: str) -> _Opened:
             "--file_format=array_record, or convert it (docs/data.md)"
         )
     features = builder.info.features
-    if text_key not in features:
+    if text_key and text_key not in features:
         raise UserError(
             f"{name} has no feature {text_key!r}: set data.text_key to one of "
             + ", ".join(sorted(features))
         )
-    if not isinstance(features[text_key], tfds.features.Text):
+    if text_key and not isinstance(features[text_key], tfds.features.Text):
         raise UserError(
             f"feature {text_key!r} of {name} is not text: set data.text_key to one "
             "of "

@@ -45,6 +45,7 @@ class Task:
     """Attributes:
     source, train_split, eval_split: of the data (see DataConfig) where the config leaves them open.
     fields: makes an example of a record.
+    chat: it makes dialogues, which need a tokenizer with a chat template.
     labels: the texts that targets are one of, if they are; another is refused.
     metrics: how answers are judged: names of evaluation/metrics.py.
     max_tokens: of an answer that is drawn.
@@ -54,6 +55,7 @@ class Task:
     fields: Fields
     train_split: str = "train.jsonl.gz"
     eval_split: str = "val.jsonl.gz"
+    chat: bool = False
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     max_tokens: int = 64

@@ -30,6 +30,9 @@ class ChatTemplate:
       specials: spellings that it may use, such as bos_token and eos_token.
       origin: where it came from, for messages.
 
+    Attributes:
+      origin: as given.
+
     Raises:
       UserError: it is no Jinja program.
     """
@@ -43,7 +46,7 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-        self._specials, self._origin = dict(specials), origin
+        self._specials, self.origin = dict(specials), origin
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -70,7 +73,7 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
             )
         except Exception as error:  # a template is a program of others, and may fail as it likes
-            raise UserError(f"{self._origin} refuses these messages: {error}") from None
+            raise UserError(f"{self.origin} refuses these messages: {error}") from None
         return text
 
 

@@ -5,10 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from data.tokenizing.chat import ChatTemplate
 from errors import UserError
+
+FOLDER = "hf"
+"""Where convert.py puts these files, beside the tokenizer of a workdir."""
 
 _SPECIALS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
@@ -30,6 +34,7 @@ class Published:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = _tokenizer(folder / "tokenizer.json")
+        self._placing: tokenizers.Tokenizer | None = None
         config = _read_json(folder / "tokenizer_config.json")
         ends = _read_json(folder / "generation_config.json").get("eos_token_id")
         several = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -51,6 +56,23 @@ class Published:
         assert self._tokenizer is not None  # or there would be no template
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def placed(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """What `rendered` gives, and where each token begins.
+
+        Returns:
+          ids, uint32 [m]; characters of the text before each, int64 [m].
+        """
+        assert self._tokenizer is not None
+        if self._placing is None:
+            # What comes after the model moves the beginning of a token past its white space.
+            content = json.loads(self._tokenizer.to_str())
+            self._placing = tokenizers.Tokenizer.from_str(
+                json.dumps(content | {"post_processor": None}, ensure_ascii=False)
+            )
+        found = self._placing.encode(text, add_special_tokens=False)
+        starts = np.array([begin for begin, _ in found.offsets], np.int64)
+        return np.array(found.ids, np.uint32), starts
 
 
 def _tokenizer(path: Path) -> tokenizers.Tokenizer | None:

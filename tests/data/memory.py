@@ -12,6 +12,8 @@ class MemoryStore:
 
     bos_id = -1
     prefix_bytes = 0
+    unit = 1
+    is_examples = False
 
     def __init__(self, positions: Sequence[int], name: str = "") -> None:
         """positions: of each document, which has one token more."""

@@ -3,9 +3,10 @@
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.documents import Document
 
@@ -36,6 +37,35 @@ class Texts:
                 os.kill(os.getpid(), signal.SIGKILL)
             read += len(text)
             yield Document(f"d{self.first + i}", text), read
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records that are at hand, as a source gives them to a task.
+
+    Attributes:
+      kill_at, kill: as of Texts.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    first: int = 0
+    kill_at: int = -1
+    kill: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"records from {self.first}"
+
+    @property
+    def size(self) -> int:
+        return len(self.records)
+
+    def documents(self, start: int = 0) -> Iterator[tuple[Document, int]]:
+        for i, record in enumerate(self.records[start:], start):
+            if i == self.kill_at and self.kill is not None and self.kill.exists():
+                self.kill.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Document(f"r{self.first + i}", "", record), i + 1
 
 
 def cut(texts: Sequence[str], shards: int) -> list[Texts]:

@@ -6,8 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from cluster.coordination import OneProcess
 from cluster.watch import Watch
@@ -21,7 +23,7 @@ from reporting.progress import Progress
 from reporting.recorder import Recorder, Work
 from reporting.report import write_report
 from reporting.table import TABLE, metric
-from sharding.placement import constrainer
+from sharding.placement import constrainer, place_rows
 from tests.training.sharded import LENGTH, ROWS, batch, begin, mesh_of, placed
 from tests.training.sharded import MODEL as DENSE
 from training.state import shardings_of
@@ -34,10 +36,19 @@ MODEL = dataclasses.replace(DENSE, moe=EXPERTS)
 class Split:
     """What an evaluation asks of data.windows.Windows."""
 
-    n_batches, batch_size = 2, ROWS
+    n_batches, batch_size, is_examples = 2, ROWS, True
 
     def batch(self, index: int, rows: slice) -> dict[str, np.ndarray]:
         return {name: values[rows] for name, values in batch(index).items()}
+
+
+TASKS = ("sums", "rhymes")
+
+
+def of_tasks(mesh: Mesh, index: int) -> dict[str, jax.Array]:
+    """A batch of a mixture of two."""
+    source = np.eye(2, dtype=np.int32)[np.arange(ROWS) % 2]
+    return placed(mesh, index) | place_rows(mesh, ROWS, lambda rows: {"source": source[rows]})
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +62,20 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Progress(STEPS),
         tokens=0,
         work=lambda step: Work(ROWS * LENGTH, 1e9),
+        sources=TASKS,
+        tasks=TASKS,
         peak_flops=1e12,
     )
     state = run.state
     for count in range(1, STEPS + 1):
-        state, metrics = run.step(state, placed(mesh, count))
+        state, metrics = run.step(state, of_tasks(mesh, count))
         recorder.add(count, metrics, 0.0, False)
     recorder.drain()
     outline = parameters.outline(MODEL, Means(constrainer(mesh)))
     score = make_scorer(outline, mesh, shardings_of(run.abstract.params))
     watch = Watch(OneProcess(), leave=lambda code: None)
     split: Any = Split()
-    HeldOut(score, mesh, files, print, watch)(STEPS, state.params, {"text": split})
+    HeldOut(score, mesh, files, print, watch)(STEPS, state.params, dict.fromkeys(TASKS, split))
     files.close()
     return workdir
 
@@ -78,12 +91,25 @@ def captions(page: str) -> dict[str, str]:
 
 
 def test_what_is_computed_has_a_row_and_what_has_a_row_is_computed(workdir: Path) -> None:
-    assert emitted(workdir) == set(TABLE)
+    of_one = {f"{kind}/{name}" for kind in ("loss", "eval/loss") for name in TASKS}
+    assert emitted(workdir) == set(TABLE) | of_one
+
+
+def test_the_mean_over_tasks(workdir: Path) -> None:
+    for kind, count in (("", STEPS), ("eval/", 1)):
+        lines = [line for _, line in read_metrics(workdir) if f"{kind}task_loss" in line]
+        assert len(lines) == count
+        for line in lines:
+            one, other = (line[f"{kind}loss/{name}"] for name in TASKS)
+            assert line[f"{kind}task_loss"] == pytest.approx((one + other) / 2, rel=1e-12)
+    steps = [line for _, line in read_metrics(workdir) if "task_loss" in line]
+    assert all(line["task_loss"] != line["loss"] for line in steps)  # tasks count the same
 
 
 def test_every_row_with_a_chart_is_in_the_report(workdir: Path) -> None:
     charts = captions(write_report(workdir, {}).read_text())
-    assert list(charts) == [escape(row.title) for row in TABLE.values() if row.title]
+    rows = [*TABLE.values(), *(metric(f"loss/{name}") for name in TASKS)]
+    assert list(charts) == [escape(row.title) for row in rows if row.title]
     for name, row in TABLE.items():
         if row.title or row.on:
             chart = charts[escape((TABLE[row.on] if row.on else row).title)]

@@ -1,9 +1,17 @@
 """Tasks are found by name, and make examples of records."""
 
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from data import tasks
-from data.tasks.task import Example
+from data.tasks.task import Dialogue, Example, Pair
+
+ASSETS = os.environ.get("PODIUM_ASSETS")
 
 
 def test_a_task_is_found_by_its_file() -> None:
@@ -22,3 +30,75 @@ def test_an_unknown_task_names_the_nearest() -> None:
 def test_an_argument_that_a_task_does_not_take_is_refused() -> None:
     with pytest.raises(ValueError, match="takes no argument"):
         tasks.find("clinc150:val")
+
+
+def test_every_task_can_be_found() -> None:
+    arguments = {"multitask": "paws", "multi30k": "en-de"}
+    assert {*arguments, "chat", "clinc150", "gsm8k", "gsm8k_preferences"} <= set(tasks.names())
+    for name in tasks.names():
+        text = f"{name}:{arguments[name]}" if name in arguments else name
+        found = tasks.find(text)
+        assert found.source.startswith("files:") and len(set(found.labels)) == len(found.labels)
+        assert tasks.identity(text) != tasks.identity(f"{text}:x")
+        with pytest.raises(ValueError, match=f"^task='{name}:other'"):
+            tasks.find(f"{name}:other")
+
+
+@pytest.mark.parametrize(
+    ("task", "record", "expected"),
+    [
+        (
+            "gsm8k",
+            {"question": "1 + 1?", "answer": "It is 2.\n#### 2"},
+            Example("Question: 1 + 1?\nAnswer:", " It is 2.\n#### 2"),
+        ),
+        (
+            "gsm8k_preferences",
+            {"prompt": "1 + 1?", "chosen": "2", "rejected": "3"},
+            Pair("Question: 1 + 1?\nAnswer:", " 2", " 3"),
+        ),
+        (
+            "multi30k:fr-en",
+            {"en": "A dog.", "de": "Ein Hund.", "fr": "Un chien."},
+            Example("French: Un chien.\nEnglish:", " A dog."),
+        ),
+        (
+            "multitask:paws",
+            {"task": "paws", "inputs": "Are they alike?", "targets": "Yes"},
+            Example("Are they alike?", " Yes"),
+        ),
+        ("multitask:paws", {"task": "yelp", "inputs": "a", "targets": "1 star"}, None),
+        (
+            "instructions",
+            {"instruction": "Add.", "instances": [{"input": "1, 2", "output": "3"}]},
+            Example("Instruction: Add.\n\n1, 2\n\nAnswer:", " 3"),
+        ),
+        (
+            "instructions:chat",
+            {"instruction": "Say it.", "instances": [{"input": "", "output": "It"}]},
+            Dialogue(
+                (
+                    {"role": "user", "content": "Say it."},
+                    {"role": "assistant", "content": "It"},
+                )
+            ),
+        ),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]},
+            None,
+        ),
+    ],
+)
+def test_what_tasks_make(task: str, record: Any, expected: Any) -> None:
+    made = tasks.find(task).fields(record)
+    assert made == expected and type(made) is type(expected)
+
+
+@pytest.mark.skipif(not ASSETS, reason="PODIUM_ASSETS is not set: no records here")
+@pytest.mark.parametrize("task", ["paws", "glue_mrpc", "glue_qqp", "qasc", "yelp"])
+def test_labels_are_those_of_the_records(task: str) -> None:
+    found = tasks.find(f"multitask:{task}")
+    with gzip.open(Path(str(ASSETS)) / "tasks/multitask/train.jsonl.gz", "rt") as file:
+        made = [found.fields(json.loads(line)) for line in file]
+    assert {one.targets for one in made if isinstance(one, Example)} == set(found.labels)
