@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from checkpointing import record
+from checkpointing import record, starting
 from checkpointing.checkpoints import Checkpoints
+from checkpointing.starting import Start
 from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from errors import UserError
@@ -139,6 +140,6 @@ def load(
     if jax.process_index() == 0:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    params = checkpoints.params(step, abstract_params(outline, mesh))
     checkpoints.close()
+    params = starting.whole(Start(workdir, step, run), abstract_params(outline, mesh))
     return Trained(config, run, step, outline, params, mesh)

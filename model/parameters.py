@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.adapters import SUFFIX
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.layers import ON_ONE, Means
@@ -110,6 +111,16 @@ def part(tree: Params, names: Collection[str]) -> Params:
         return found
 
     return chosen(tree, "")
+
+
+def without_adapters(tree: Params) -> Params:
+    """Of a tree what is not beside another parameter (model/adapters.py)."""
+    left = {
+        name: without_adapters(value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if not name.endswith(SUFFIX)
+    }
+    return {name: value for name, value in left.items() if value != {}}
 
 
 def initialize(config: ModelConfig, seed: int, means: Means = ON_ONE) -> Params:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from model import parameters
+from model import adapters, parameters
 from model.decoder import Decoder
 from sharding.table import placed, sharding
 from training.tuning import ALL, Moving
@@ -50,6 +50,30 @@ NOTHING = Fixed()
 def fresh_state(model: Decoder, tx: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step, where all moves; `model` is an outline."""
     return begun(parameters.initialize(model.config, seed, model.means), tx)
+
+
+def started(
+    model: Decoder,
+    tx: optax.GradientTransformation,
+    seed: int,
+    moves: Moving,
+    params: parameters.Params,
+    fixed: parameters.Params,
+) -> TrainState:
+    """The state before the first step of what starts from parameters that are there.
+
+    Args:
+      model: an outline.
+      tx: the optimizer.
+      seed: of adapters, which alone are fresh.
+      moves: what moves.
+      params, fixed: what of it is there, and what does not move.
+    """
+    if model.config.adapter.kind == "none":
+        return begun(params, tx)
+    fresh = moves.of(parameters.initialize(model.config, seed, model.means))
+    whole = parameters.joined(fresh, parameters.joined(params, fixed))
+    return begun(moves.of(adapters.begun(model.config, whole)), tx)
 
 
 def begun(params: parameters.Params, tx: optax.GradientTransformation) -> TrainState:

@@ -91,9 +91,10 @@ def make_step(
 
     Returns:
       step(state, fixed, batch) -> the next state, and scalars: the means of the loss's sums a
-      predicted token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient norm
-      (before clipping), parameter norm (after the update) and learning rate (float32). With
-      experts also their losses and the extremes of their load (training/balance.py).
+      predicted token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient
+      norm (before clipping), parameter norm (after the update) and learning rate (float32); norms
+      are of what moves. With experts also their losses and the extremes of their load
+      (training/balance.py).
     """
 
     where = shardings_of(state)
