@@ -34,13 +34,17 @@ class Start(NamedTuple):
     record: record.Record
 
 
-def find(text: str) -> Start:
+def find(text: str, key: str = _KEY) -> Start:
     """The newest checkpoint of a workdir.
+
+    Args:
+      text: the workdir.
+      key: that says it, for messages.
 
     Raises:
       UserError: there is none.
     """
-    return next(_all(text))
+    return next(_all(text, key))
 
 
 def again(text: str, identity: str, who: object) -> Start:
@@ -63,14 +67,14 @@ def again(text: str, identity: str, who: object) -> Start:
     )
 
 
-def _all(text: str) -> Iterator[Start]:
+def _all(text: str, key: str = _KEY) -> Iterator[Start]:
     """The checkpoints of a workdir, newest first: there is one at least."""
-    workdir = Workdir(text, _KEY)
+    workdir = Workdir(text, key)
     if not workdir.exists():
-        raise UserError(f"{_KEY}={text}: there is no such directory")
+        raise UserError(f"{key}={text}: there is no such directory")
     with Checkpoints(workdir.path) as checkpoints:
         if not (steps := checkpoints.steps()):
-            raise UserError(f"{_KEY}={text}: no checkpoint is there")
+            raise UserError(f"{key}={text}: no checkpoint is there")
         for step in reversed(steps):
             yield Start(workdir, step, record.read(checkpoints.run(step), workdir)[0])
 

@@ -225,6 +225,11 @@ class ModelConfig:
             )
 
     @property
+    def plain(self) -> "ModelConfig":
+        """The decoder without adapters."""
+        return dataclasses.replace(self, adapter=AdapterConfig())
+
+    @property
     def gated(self) -> bool:
         """Whether MLPs have a gate."""
         return self.mlp != "gelu"
