@@ -120,7 +120,7 @@ def without_adapters(tree: Params) -> Params:
         for name, value in tree.items()
         if not name.endswith(SUFFIX)
     }
-    return {name: value for name, value in left.items() if value != {}}
+    return {name: value for name, value in left.items() if not isinstance(value, dict) or value}
 
 
 def initialize(config: ModelConfig, seed: int, means: Means = ON_ONE) -> Params:
