@@ -2,6 +2,7 @@
 
     python convert.py from-hf PATH_OR_ID --workdir=runs/NAME
     python convert.py to-hf --workdir=runs/NAME --out=FOLDER
+    python convert.py from-hf FOLDER --base=runs/NAME --workdir=runs/ADAPTED    # of `peft`
 
 What the first makes is an ordinary workdir: eval.py and generate.py read it, and train.py starts
 from it with --config.train.start_from=runs/NAME.
@@ -21,10 +22,10 @@ from absl import flags
 
 import commands
 from checkpointing.workdir import CONVERTING, Workdir
-from conversion import exporting, importing, source, verifying
+from conversion import adapters, exporting, importing, source, verifying
 from conversion.formats import NUMPY
 from errors import UserError
-from evaluation.trained import load, parse_mesh, resolve
+from evaluation.trained import load, merged, parse_mesh, resolve
 from model.decoder import Decoder
 from model.parameters import Params
 
@@ -45,8 +46,15 @@ MAX_SHARD_GB = flags.DEFINE_float(
     "max_shard_gb", 5.0, "to-hf: of one file of weights, at most.", lower_bound=1e-6
 )
 
+ADAPTER = flags.DEFINE_bool(
+    "adapter", False, "to-hf: adapters alone, for peft. Default: merged into the weights."
+)
+BASE = flags.DEFINE_string(
+    "base", None, "from-hf of adapters that peft saved: the workdir of the model that they are for."
+)
+
 _DIFFERS = 1
-_ONE_WAY = {"from-hf": ("out", "step", "dtype"), "to-hf": ()}
+_ONE_WAY = {"from-hf": ("out", "step", "dtype", "adapter"), "to-hf": ("base",)}
 """The flags that a direction has no use for."""
 
 _arguments: list[str] = []
@@ -64,7 +72,7 @@ def check() -> None:
         raise UserError(f"{way} takes {need}: {' '.join(rest) or 'none was given'}")
     for name in _ONE_WAY[way]:
         if flags.FLAGS[name].present:
-            raise UserError(f"--{name} is for to-hf")
+            raise UserError(f"--{name} is for {'to-hf' if way == 'from-hf' else 'from-hf'}")
     if not WORKDIR.value:
         raise UserError("--workdir is missing: see --help")
     if way == "to-hf" and not OUT.value:
@@ -73,6 +81,8 @@ def check() -> None:
         raise UserError(f"--out={OUT.value}: give a folder of this machine, and copy it from there")
     Workdir(WORKDIR.value)
     if VERIFY.value:
+        if ADAPTER.value or BASE.value:
+            raise UserError("--verify compares whole models: leave it out with adapters")
         verifying.require()
 
 
@@ -87,6 +97,12 @@ def from_hf(job: commands.Job) -> None:
     """Makes a workdir."""
     if VERIFY.value and job.others.count > 1:
         raise UserError("--verify runs as one process: compare in a command of its own")
+    folder = Path(_arguments[1]).expanduser()
+    if (folder / adapters.CONFIG).is_file() and not (folder / "config.json").exists():
+        from_peft(job, folder)
+        return
+    if BASE.value:
+        raise UserError(f"--base: {folder} has no {adapters.CONFIG}, and so no adapters")
     job.watch.at("looking for the model", job.watch.bounds.prepare)
     found = source.find(_arguments[1])
     workdir, mesh = Workdir(WORKDIR.value), parse_mesh(MESH.value)
@@ -105,6 +121,25 @@ def from_hf(job: commands.Job) -> None:
         verify(found.folder, made.outline, made.params)
 
 
+def from_peft(job: commands.Job, folder: Path) -> None:
+    """Makes a workdir of adapters."""
+    if not BASE.value:
+        raise UserError(f"{folder} has adapters: say beside which model by --base=WORKDIR")
+    if job.others.count > 1:
+        raise UserError("adapters are converted by one process: leave --distributed out")
+    workdir = Workdir(WORKDIR.value)
+    lock = workdir.hold()
+    try:
+        made = importing.convert_adapters(job, folder, workdir, BASE.value)
+    finally:
+        lock.release()
+    print(
+        f"{workdir}: {made.kind} of rank {made.rank} beside {', '.join(made.targets)} of "
+        f"{BASE.value}",
+        flush=True,
+    )
+
+
 def to_hf(job: commands.Job) -> None:
     """Makes a folder for transformers."""
     if job.others.count > 1:
@@ -118,6 +153,11 @@ def to_hf(job: commands.Job) -> None:
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
     trained = load(workdir, step, parse_mesh(MESH.value), rows=None)
     family = exporting.family_of(trained.record, FAMILY.value)
+    if ADAPTER.value:
+        exporting.export_adapters(trained, out, family, DTYPE.value or "")
+        print(f"{out}: adapters of step {step} of {workdir} for peft", flush=True)
+        return
+    trained = merged(trained)
     shard_bytes = MAX_SHARD_GB.value * 1e9
     exporting.export(job, trained, workdir, out, family, DTYPE.value or "", shard_bytes)
     print(f"{out}: step {step} of {workdir} as {family.ARCHITECTURE}", flush=True)

@@ -40,7 +40,8 @@ from data.windows import Windows
 from evaluation.decoding import to_decode
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Scorer, make_scorer
-from model.parameters import Params
+from model import parameters
+from model.parameters import Params, joined
 from planning.hardware import memory_here, name_here
 from planning.layout import lay_out
 from reporting import environment, outlook, summary
@@ -55,7 +56,7 @@ from sharding.placement import abstract_rows
 from training.assembly import Assembly, assemble
 from training.config import RunConfig
 from training.fields import flat
-from training.state import TrainState, begun, fresh_state, shardings_of, stacked
+from training.state import Fixed, TrainState, fresh_state, shardings_of, stacked, started
 
 CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
@@ -110,6 +111,7 @@ def main(job: commands.Job) -> None:
     chosen, layout = layouts.applied(CONFIG.value, name_here(), given)
     chosen, taken = start_from.applied(chosen, given, workdir)
     config = door.read(chosen, jax.default_backend())
+    start_from.check(config)
     for line in filter(None, (layout, taken)) if job.others.index == 0 else ():
         print(line, file=sys.stderr)
     job.watch.bounds = config.watch
@@ -157,7 +159,9 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     job, config, watch, workdir = run.job, run.config, run.job.watch, run.workdir
     steps, every = config.train.steps, config.evaluation.every
     ran_on = environment.describe()  # now: the code may be changed while it runs
-    order = LayerOrder(run.mesh, config.mesh.rounds, stacked(run.made.tx, run.made.outline))
+    made = run.made
+    forms = stacked(made.tx, made.outline, made.moves)
+    order = LayerOrder(run.mesh, config.mesh.rounds, forms)
     keep = config.checkpoint.keep
     with Checkpoints(workdir.path, keep, watch.bounds.save, order) as checkpoints:
         start, finished = where_it_stands(run, checkpoints)
@@ -177,11 +181,14 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
             return
 
         files = begin_files(run, now, None if before is None else start, say)
-        if source is None:
+        if start and before and not config.tuning.everything:
+            source = starting.again(config.train.start_from, before.began, workdir)
+        fixed = Fixed() if source is None else what_stays(run, source, order)
+        if source is None or start:
             state = first_state(run, checkpoints, start, say)
         else:
-            state = state_from(run, source, order)
-        say(outlook.describe(config, run.data, run.stream, run.mesh, run.made.state))
+            state = state_from(run, source, fixed, order)
+        say(outlook.describe(config, run.data, run.stream, run.mesh, made.state, made.fixed))
         for note in outlook.notes(config, run.stream):
             say(note)
         budget = run.held_out(config.evaluation.max_tokens)
@@ -198,7 +205,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
                 if every and count and count % every == 0 and not (evaluated or last):
                     recorder.drain()
                     with contextlib.suppress(BrokenOff):
-                        held_out(count, state.params, budget, vote)
+                        held_out(count, joined(state.params, fixed.params), budget, vote)
                         evaluated = True
                     last = not evaluated
                     recorder.restart_clock()
@@ -216,7 +223,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
                 watch.at(f"step {count + 1}", watch.bounds.step)
                 batch, waited = feed.next()
                 profile.before(count + 1)
-                state, metrics = programs[run.stream.shape(count)](state, batch)
+                state, metrics = programs[run.stream.shape(count)](state, fixed, batch)
                 count, evaluated = count + 1, False
                 recorder.add(count, metrics, waited, vote())
                 checkpoints.raise_errors()
@@ -238,8 +245,9 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         return
     job.interrupts.obey()  # it came too late for the loop: all steps are saved, the rest can wait
     say("evaluating the whole held-out split, and writing the report")
-    final = held_out(count, state.params, run.held_out(None)) | {"step": count}
-    finish(run, state.params, final, files, progress, ran_on)
+    params = joined(state.params, fixed.params)
+    final = held_out(count, params, run.held_out(None)) | {"step": count}
+    finish(run, params, final, files, progress, ran_on)
 
 
 def where_it_stands(run: Run, checkpoints: Checkpoints) -> tuple[int, bool]:
@@ -342,17 +350,27 @@ def starts_from(run: Run, say: Callable[[str], None]) -> Start | None:
     return source
 
 
-def state_from(run: Run, source: Start, order: LayerOrder) -> TrainState:
+def what_stays(run: Run, source: Start, order: LayerOrder) -> Fixed:
+    """What steps read and nothing changes: of the parameters that a run starts from those that do
+    not move.
+    """
+    run.job.watch.at("reading what does not move", run.job.watch.bounds.start)
+    made = run.made
+    return Fixed(starting.take(source, made.outline, made.fixed.params, order))
+
+
+def state_from(run: Run, source: Start, fixed: Fixed, order: LayerOrder) -> TrainState:
     """The state before the first step of a run that starts from another's parameters."""
     run.job.watch.at("reading the parameters", run.job.watch.bounds.start)
-    made = run.made
-    params = starting.take(source, made.outline, made.state.params, order)
+    made, seed = run.made, run.config.train.seed
+    there = parameters.without_adapters(made.state.params)
+    params = starting.take(source, made.outline, there, order)
     make = jax.jit(
-        lambda params: begun(params, made.tx),
+        lambda params, fixed: started(made.outline, made.tx, seed, made.moves, params, fixed),
         out_shardings=shardings_of(made.state),
         donate_argnums=0,
     )
-    return make(params)
+    return make(params, fixed.params)
 
 
 def compile_programs(
@@ -366,8 +384,10 @@ def compile_programs(
     for shape, first in run.stream.shapes(start, config.train.steps).items():
         watch.at("compiling the step of {} x {} tokens".format(*shape), watch.bounds.start)
         one_row = run.stream.batch(first, slice(0, 1))
-        steps[shape] = compiled(made.step, made.state, abstract_rows(mesh, shape[0], one_row))
-    params = made.state.params
+        steps[shape] = compiled(
+            made.step, made.state, made.fixed, abstract_rows(mesh, shape[0], one_row)
+        )
+    params = joined(made.state.params, made.fixed.params)
     score = make_scorer(made.outline, mesh, shardings_of(params))
     if config.evaluation.every:
         watch.at("compiling the evaluation", watch.bounds.start)

@@ -36,7 +36,7 @@ from training import head
 from training.config import OptimizerConfig, TrainConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
-from training.state import abstract_state
+from training.state import NOTHING, abstract_state
 from training.step import make_step
 
 HARDWARE = flags.DEFINE_enum("hardware", "here", ["here", "tpu_aot"], "What to compile for.")
@@ -140,7 +140,7 @@ def of_step(mesh: Mesh, config: ModelConfig, length: int, asked: ContextAttentio
     some = {name: np.zeros((1, length), np.int32) for name in ints}
     some["weights"] = np.zeros((1, length), np.float32)
     step = make_step(outline, tx, schedule, train, mesh, state)
-    return _bytes(step, state, abstract_rows(mesh, 1, some))
+    return _bytes(step, state, NOTHING, abstract_rows(mesh, 1, some))
 
 
 def main(argv: list[str]) -> None:

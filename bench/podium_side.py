@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from bench.podium_step import prepared
 from bench.shape import SHAPES
+from training.state import NOTHING
 
 
 def matmul_flops(size: int, dtype: str) -> float:
@@ -44,7 +45,7 @@ def main() -> None:
         for _ in sys.stdin:
             began = time.perf_counter()
             batch, waited = run.feed.next()
-            state, metrics = run.step(state, batch)
+            state, metrics = run.step(state, NOTHING, batch)
             loss = float(metrics["loss"])
             seconds = time.perf_counter() - began
             print(json.dumps({"s": seconds, "wait_s": waited, "loss": loss}), flush=True)

@@ -15,6 +15,7 @@ from absl import app, flags
 from bench import results
 from bench.podium_step import prepared
 from bench.shape import SHAPES
+from training.state import NOTHING
 
 SHAPE = flags.DEFINE_enum("shape", "gpt2_124m", list(SHAPES["cpu"]), "Which of the CPU's.")
 
@@ -43,10 +44,10 @@ def measure(name: str) -> dict[str, float]:
     with prepared(shape) as run, tempfile.TemporaryDirectory() as folder:
         batch = run.feed.next()[0]
         step: Any = run.step
-        compiled = step.lower(run.state, batch).compile()
-        state, _ = compiled(run.state, batch)
+        compiled = step.lower(run.state, NOTHING, batch).compile()
+        state, _ = compiled(run.state, NOTHING, batch)
         with jax.profiler.trace(folder):
-            jax.block_until_ready(compiled(state, batch))
+            jax.block_until_ready(compiled(state, NOTHING, batch))
         trace = next(Path(folder).rglob("*.xplane.pb"))
         data = jax.profiler.ProfileData.from_file(str(trace))
         vocab = shape.config().padded_vocab_size

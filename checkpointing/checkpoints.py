@@ -16,9 +16,9 @@ from training.state import TrainState
 class Checkpoints:
     """The checkpoints of a run, one directory a step.
 
-    A checkpoint holds three items: `params`, `optimizer` (Optax's state) and `run` (JSON: the
-    config, the cursor, what the data was). Arrays are stored per parameter, whatever the mesh, and
-    layers in the order of depth, whatever their order in memory.
+    A checkpoint holds three items: `params` (those that move), `optimizer` (Optax's state) and
+    `run` (JSON: the config, the cursor, what the data was). Arrays are stored per parameter,
+    whatever the mesh, and layers in the order of depth, whatever their order in memory.
     Orbax writes into a temporary directory and renames it: what has a step's name is complete.
     """
 
@@ -52,13 +52,17 @@ class Checkpoints:
         """The newest complete step, or None."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """The complete steps, oldest first."""
+        return sorted(self._manager.all_steps())
+
     def resolve(self, step: int | None) -> int:
         """`step`, or the newest one.
 
         Raises:
           UserError: there is no such checkpoint.
         """
-        have = sorted(self._manager.all_steps())
+        have = self.steps()
         if not have:
             raise UserError(
                 f"no checkpoint in {self._workdir}: train.py --workdir={self._workdir} makes one"
@@ -91,6 +95,18 @@ class Checkpoints:
         restored = self._manager.restore(
             step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
         )
+        return restored["params"]
+
+    def some_params(self, step: int, abstract: Params) -> Params:
+        """Of the parameters of a step those that `abstract` has, placed as it says."""
+        args = ocp.args.PyTreeRestore(
+            abstract,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+            partial_restore=True,
+        )
+        # One of its own: a manager reads an item in one way alone.
+        with ocp.CheckpointManager(epath.Path(self._workdir) / "checkpoints") as manager:
+            restored = manager.restore(step, args=ocp.args.Composite(params=args))
         return restored["params"]
 
     def state(self, step: int, abstract: TrainState) -> TrainState:

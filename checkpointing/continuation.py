@@ -26,7 +26,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         "attention_sinks layer_pattern embed_scale latent "
         "moe.num_experts moe.experts_per_token moe.expert_mlp_dim moe.shared_experts "
         "moe.first_dense moe.groups moe.groups_per_token moe.scoring moe.renormalise "
-        "moe.route_scale moe.balance moe.balance_weight moe.bias_rate moe.router_z_weight",
+        "adapter moe.route_scale moe.balance moe.balance_weight moe.bias_rate moe.router_z_weight",
         FREE: "spare_vocab dtype quantization remat remat_save remat_offload scan_unroll logits_mb",
     },
     "data": {
@@ -44,6 +44,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         FREE: "offload",
     },
     "train": {FROZEN: "batch_size seed z_loss start_from", SCHEDULE: "steps", FREE: "accumulation"},
+    "tuning": {FROZEN: "method rank alpha targets dropout moving"},
     "evaluation": {FREE: "every max_tokens batch_size stride"},
     "checkpoint": {FREE: "every keep"},
     "report": {FREE: "prompts max_tokens temperature top_p"},

@@ -84,9 +84,33 @@ class Record:
         return plain | more | {"origin": origin}
 
     def identity(self) -> str:
-        """A name for the parameters that this is the record of: 32 hexadecimal digits."""
-        text = json.dumps(self.to_dict(), sort_keys=True, default=list)
+        """A name for the parameters that this is the record of: 32 hexadecimal digits.
+
+        Of what was converted it is of the files alone, whatever converted them. Else it is of all
+        that is not as it is by default, so a later version that has more keys comes to the same.
+        """
+        said = _said(self)
+        of_files = self.imported and self.config.tuning.everything
+        if of_files and self.origin is not None and self.origin.fingerprint:
+            said = {"family": self.origin.family, "files": self.origin.fingerprint}
+        text = json.dumps(said, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _said(value: Any) -> Any:
+    """Nested plain values, without what a dataclass has by default."""
+    if dataclasses.is_dataclass(value):
+        pairs = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return {field.name: _said(own) for field, own in pairs if own != _default(field)}
+    if isinstance(value, Mapping):
+        return {key: _said(one) for key, one in value.items()}
+    return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def make(

@@ -1,15 +1,21 @@
 """The checkpoint that a fresh run takes its parameters from (config.train.start_from)."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
+
+import jax
 
 from checkpointing import record
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.workdir import CONVERTING, PUBLISHED, TOKENIZER, Workdir
 from errors import UserError
-from model import parameters
+from model import adapters, parameters
 from model.decoder import Decoder
 from model.parameters import Params
 from sharding.layer_order import LayerOrder
+from training.fields import flat
+from training.state import abstract_params, shardings_of
+from training.tuning import moving
 
 _KEY = "config.train.start_from"
 _OF_THE_MODEL = ("config.json",)
@@ -28,19 +34,49 @@ class Start(NamedTuple):
     record: record.Record
 
 
-def find(text: str) -> Start:
+def find(text: str, key: str = _KEY) -> Start:
     """The newest checkpoint of a workdir.
+
+    Args:
+      text: the workdir.
+      key: that says it, for messages.
 
     Raises:
       UserError: there is none.
     """
-    workdir = Workdir(text, _KEY)
+    return next(_all(text, key))
+
+
+def again(text: str, identity: str, who: object) -> Start:
+    """The checkpoint that a run began with, which has what of its parameters does not move.
+
+    Args:
+      text: the workdir that it is in.
+      identity: of it, as the run's record has it (`began`).
+      who: the run, for the message.
+
+    Raises:
+      UserError: it is not there.
+    """
+    for start in _all(text):
+        if start.record.identity() == identity:
+            return start
+    raise UserError(
+        f"{who} was tuned from another model than {text} has now: bring back the one that it began "
+        "with, or its checkpoint, for it has only what moved"
+    )
+
+
+def _all(text: str, key: str = _KEY) -> Iterator[Start]:
+    """The checkpoints of a workdir, newest first: there is one at least."""
+    workdir = Workdir(text, key)
     if not workdir.exists():
-        raise UserError(f"{_KEY}={text}: there is no such directory")
+        raise UserError(f"{key}={text}: there is no such directory")
     with Checkpoints(workdir.path) as checkpoints:
-        if (step := checkpoints.latest()) is None:
-            raise UserError(f"{_KEY}={text}: no checkpoint is there")
-        return Start(workdir, step, record.read(checkpoints.run(step), workdir)[0])
+        if not (steps := checkpoints.steps()):
+            raise UserError(f"{key}={text}: no checkpoint is there")
+        for step in reversed(steps):
+            yield Start(workdir, step, record.read(checkpoints.run(step), workdir)[0])
 
 
 def check(workdir: Workdir) -> None:
@@ -65,17 +101,59 @@ def check(workdir: Workdir) -> None:
 
 
 def take(start: Start, outline: Decoder, abstract: Params, order: LayerOrder) -> Params:
-    """The parameters, float32, where a run has them.
+    """The parameters where a run has them; where those of `start` have adapters, merged with them.
 
     Args:
       start: where they are.
       outline: of the run's decoder, whose model is that of `start`.
-      abstract: shape, dtype and sharding.
+      abstract: shape, dtype and sharding; of nothing that is fresh in the run.
       order: of the layers of the run's states.
     """
+    if not abstract:
+        return {}
+    stacked = parameters.part(parameters.stacked(outline), flat(abstract).keys())
+    return order._replace(stacked=stacked).by_stage(plain(start, abstract))
+
+
+def plain(start: Start, abstract: Params) -> Params:
+    """Parameters of a model without adapters, or with them merged into its weights.
+
+    Args:
+      start: the checkpoint.
+      abstract: shape, dtype and sharding of those that are wanted.
+    """
+    config = start.record.config.model
+    if config.adapter.kind == "none":
+        return whole(start, abstract)
+    outline = parameters.outline(config)
+    mesh = jax.tree.leaves(abstract)[0].sharding.mesh
+    params = whole(start, abstract_params(outline, mesh))
+
+    def merge(params: Params) -> Params:
+        found = parameters.part(adapters.merged(config, params), flat(abstract).keys())
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), found, abstract)
+
+    return jax.jit(merge, out_shardings=shardings_of(abstract))(params)
+
+
+def whole(start: Start, abstract: Params) -> Params:
+    """The parameters of a checkpoint with those that did not move when it was trained.
+
+    Args:
+      start: the checkpoint.
+      abstract: shape, dtype and sharding of those that are wanted.
+    """
+    saved = start.record
+    moves = moving(saved.config.tuning, parameters.outline(saved.config.model))
     with Checkpoints(start.workdir.path) as checkpoints:
-        params = checkpoints.params(start.step, abstract)
-    return order._replace(stacked=parameters.stacked(outline)).by_stage(params)
+        if moves.names is None:
+            return checkpoints.some_params(start.step, abstract)
+        own = moves.of(abstract)
+        params = checkpoints.some_params(start.step, own) if own else {}
+    text = saved.config.train.start_from
+    fixed = moves.fixed(abstract)
+    base = again(text, saved.began, start.workdir)
+    return parameters.joined(params, plain(base, fixed) if fixed else {})
 
 
 def carry(start: Start, workdir: Workdir, same_tokenizer: bool) -> None:

@@ -33,7 +33,9 @@ def base() -> ConfigDict:
         max_length=512,
     )
     data = DataConfig(source="python_stdlib", sequence_length=512)
-    config = ConfigDict(dataclasses.asdict(RunConfig(model=model, data=data)))
+    plain = dataclasses.asdict(RunConfig(model=model, data=data))
+    del plain["model"]["adapter"]  # config.tuning says it
+    config = ConfigDict(plain)
     config.model.dtype = AUTO
     config.layouts = ConfigDict()
     config.layout = AUTO

@@ -11,6 +11,7 @@ from configs.base import AUTO
 from data.stages import skipped, stages_of
 from data.tokenizer import Tokenizer
 from errors import UserError
+from model.adapter_config import AdapterConfig
 from training.config import RunConfig
 from training.fields import build
 
@@ -45,6 +46,13 @@ def read(config: ConfigDict, platform: str) -> RunConfig:
         # A file in configs/ set it: what the command line sets is checked as flags are read.
         known = dataclasses.asdict(run)
         raise UserError("; ".join(filter(None, (keys.unknown(key, known) for key in unknown))))
+    if run.model.adapter != AdapterConfig():
+        raise UserError("config.model.adapter is set by config.tuning: set method, rank, ... there")
+    try:
+        adapter = run.tuning.adapter(run.model)
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, adapter=adapter))
+    except ValueError as error:
+        raise UserError(f"config.tuning: {error}") from None
     if run.data.sequence_length > run.model.max_length:
         raise UserError(
             f"config.data.sequence_length={run.data.sequence_length} is longer than "

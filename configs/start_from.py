@@ -53,6 +53,8 @@ def applied(
     mine, usual = flat(plain["model"]), flat(default["model"])
     refused = []
     for key, value in taken.items():
+        if key.startswith("adapter."):  # they are merged; those of the run are its own
+            continue
         name = f"model.{key}"
         own = name in given or mine[key] != usual[key]
         if rule(name) == FROZEN and key not in TRAINING_ONLY:
@@ -76,6 +78,22 @@ def applied(
                 f"{text} has no tokenizer that Podium reads: give --config.data.tokenizer=PATH"
             )
     return ConfigDict(plain, convert_dict=True), told
+
+
+def check(config: RunConfig) -> None:
+    """Refuses to train a part of a model that is nowhere.
+
+    Raises:
+      UserError: if so.
+    """
+    if not config.tuning.everything and not config.train.start_from:
+        said = f"method={config.tuning.method!r}"
+        if config.tuning.moving:
+            said = f"moving={list(config.tuning.moving)}"
+        raise UserError(
+            f"config.tuning.{said} trains a part of a model: say whose by "
+            "--config.train.start_from=WORKDIR"
+        )
 
 
 def data_of(config: RunConfig, workdir: Workdir) -> DataConfig:

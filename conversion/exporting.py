@@ -17,7 +17,7 @@ import commands
 from checkpointing.continuation import FREE, TRAINING_ONLY, rule
 from checkpointing.record import Record
 from checkpointing.workdir import PUBLISHED, TOKENIZER, Workdir
-from conversion import formats, pieces
+from conversion import adapters, formats, pieces
 from conversion.pieces import Piece
 from conversion.safetensors_files import INDEX, SINGLE, Writer, listed
 from conversion.tokenizer_files import write as write_tokenizer
@@ -49,7 +49,7 @@ def family_of(record: Record, asked: str) -> Family:
     errors: dict[str, str] = {}
     for name in names:
         try:
-            keys = differences(FAMILIES[name], record.config.model)
+            keys = differences(FAMILIES[name], record.config.model.plain)
         except (HfConfigError, ValueError, TypeError, KeyError) as error:
             errors[name] = str(error)
             continue
@@ -121,13 +121,7 @@ def export(
       UserError: the folder cannot be made.
     """
     job.watch.at("writing weights", job.watch.bounds.save)
-    partial = out.with_name(f".{out.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # of one that was killed
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write --out={out}: {error.strerror}") from None
+    partial = _begun(out)
     origin = trained.record.origin
     most = dtype or (origin.dtype if origin else "float32")
     others = {} if dtype or origin is None else origin.dtypes
@@ -140,11 +134,47 @@ def export(
     config = _config(family, trained.config.model, published, tokenizer, most)
     _write_json(partial / "config.json", config)
     notes = _carry(published, partial, tokenizer)
+    _publish(partial, out)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def export_adapters(trained: Trained, out: Path, family: Family, dtype: str) -> None:
+    """Writes a folder that `peft` reads, which appears when it is complete.
+
+    Args:
+      trained: what is written.
+      out: the folder; there is none, or an empty one.
+      family: that can say what the model is.
+      dtype: of all weights; "" is float32.
+
+    Raises:
+      UserError: there are no adapters, they cannot be written so, or the folder cannot be made.
+    """
+    if trained.config.model.adapter.kind == "none":
+        raise UserError("--adapter: the run has no adapters: leave it out to have all weights")
+    adapters.tensors(family, trained.config.model)
+    partial = _begun(out)
+    adapters.write(trained, family, partial, formats.NUMPY[dtype or "float32"])
+    _publish(partial, out)
+
+
+def _begun(out: Path) -> Path:
+    """The folder that `out` is made in."""
+    partial = out.with_name(f".{out.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)  # of one that was killed
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write --out={out}: {error.strerror}") from None
+    return partial
+
+
+def _publish(partial: Path, out: Path) -> None:
     if out.exists():
         out.rmdir()
     partial.rename(out)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 def _write_weights(

@@ -1,21 +1,28 @@
 """A workdir made of a checkpoint of Hugging Face."""
 
+import dataclasses
+import hashlib
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 import commands
-from checkpointing import imported, record
+from checkpointing import imported, record, starting
 from checkpointing.workdir import CONVERTING, PUBLISHED, TOKENIZER, Workdir
-from conversion import formats, pieces, reading, safetensors_files
+from conversion import adapters, formats, pieces, reading, safetensors_files
 from conversion.source import CARRIED, Source
 from data import tokenizer as tokenizers
 from data.config import DataConfig
 from data.tokenizer import Tokenizer
 from errors import UserError
 from model import parameters
+from model.adapter_config import AdapterConfig
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.families import FAMILIES, Family
@@ -27,8 +34,9 @@ from sharding.config import MeshConfig
 from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.table import validate
-from training.config import RunConfig
+from training.config import RunConfig, TrainConfig
 from training.state import abstract_params
+from training.tuning import TuningConfig
 
 _PLACEHOLDER = "python_stdlib"
 
@@ -148,6 +156,57 @@ def convert(
         if first:
             (workdir.path / CONVERTING).unlink()
     return Imported(outline, params)
+
+
+def convert_adapters(job: commands.Job, folder: Path, workdir: Workdir, base: str) -> AdapterConfig:
+    """Makes a workdir of adapters that `peft` saved: they alone are in its checkpoint.
+
+    Args:
+      job: one process.
+      folder: with them.
+      workdir: is held, and empty, or of a conversion that was killed.
+      base: the workdir of the model that they are for.
+
+    Raises:
+      UserError: they are none that Podium reads, or not for that model.
+    """
+    job.watch.at("reading adapters", job.watch.bounds.start)
+    start = starting.find(base, "--base")
+    run, origin = start.record.config, start.record.origin
+    if run.model.adapter.kind != "none":
+        raise UserError(f"--base={base} has adapters itself: give the model that they are beside")
+    name = origin.family if origin and origin.family in FAMILIES else "llama"
+    found = adapters.find(folder, FAMILIES[name], run.model)
+    model = dataclasses.replace(run.model, adapter=found.config)
+    params = adapters.read(found, FAMILIES[name], model)
+    kind, rank, alpha, targets = dataclasses.astuple(found.config)
+    saved = dataclasses.replace(
+        start.record,
+        config=RunConfig(
+            model,
+            DataConfig(_PLACEHOLDER, model.max_length),
+            train=TrainConfig(start_from=base),
+            tuning=TuningConfig(kind, rank, alpha, targets),
+        ),
+        stream="none",
+        dataset=hashlib.sha256((folder / adapters.WEIGHTS).read_bytes()).hexdigest()[:32],
+        versions=environment.versions(),
+        commit=environment.commit(),
+        step=0,
+        imported=True,
+        began=start.record.identity(),
+    )
+    _begin(workdir)
+    starting.carry(start, workdir, same_tokenizer=True)
+    if (start.workdir.path / TOKENIZER).exists():
+        tokenizers.load(start.workdir.path / TOKENIZER).save(workdir.local / TOKENIZER)
+        workdir.publish(TOKENIZER)
+    workdir.write_run(saved.to_dict())
+    job.watch.at("saving the checkpoint", job.watch.bounds.save)
+    with workdir.reached():
+        imported.publish(workdir.path, jax.tree.map(jnp.asarray, params), saved.to_dict())
+        (workdir.path / CONVERTING).unlink()
+    return found.config
 
 
 def _origin(

@@ -1,5 +1,6 @@
 """A trained model out of a workdir, to evaluate or to generate with."""
 
+import dataclasses
 import re
 import sys
 from typing import Any, NamedTuple
@@ -7,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from checkpointing import record
+from checkpointing import record, starting
 from checkpointing.checkpoints import Checkpoints
+from checkpointing.starting import Start
 from checkpointing.workdir import TOKENIZER, Workdir
 from data import tokenizer as tokenizers
 from errors import UserError
-from model import parameters
+from model import adapters, parameters
 from model.decoder import Decoder
 from sharding import schedule
 from sharding.config import AXES, MeshConfig, decoding_mesh
@@ -20,7 +22,7 @@ from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.table import validate
 from training.config import RunConfig
-from training.state import abstract_params
+from training.state import abstract_params, shardings_of
 
 
 class Trained(NamedTuple):
@@ -39,6 +41,25 @@ class Trained(NamedTuple):
     outline: Decoder
     params: parameters.Params
     mesh: Mesh
+
+
+def merged(trained: Trained) -> Trained:
+    """The model without adapters, whose weights are what adapted ones were: to decode with, which
+    would compute with both for every token, and to write for others.
+    """
+    config = trained.config.model
+    if config.adapter.kind == "none":
+        return trained
+    run = dataclasses.replace(trained.config, model=config.plain)
+    outline = parameters.outline(config.plain, trained.outline.means)
+    where = shardings_of(abstract_params(outline, trained.mesh))
+    merge = jax.jit(lambda params: adapters.merged(config, params), out_shardings=where)
+    return trained._replace(
+        config=run,
+        record=dataclasses.replace(trained.record, config=run),
+        outline=outline,
+        params=merge(trained.params),
+    )
 
 
 def parse_mesh(text: str) -> MeshConfig:
@@ -139,6 +160,6 @@ def load(
     if jax.process_index() == 0:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    params = checkpoints.params(step, abstract_params(outline, mesh))
     checkpoints.close()
+    params = starting.whole(Start(workdir, step, run), abstract_params(outline, mesh))
     return Trained(config, run, step, outline, params, mesh)

@@ -6,7 +6,7 @@ from checkpointing.workdir import PUBLISHED, Workdir
 from data import tokenizer as tokenizers
 from data.tokenizing.published import Published
 from errors import UserError
-from evaluation.trained import Trained, load, resolve, tokenizer_of
+from evaluation.trained import Trained, load, merged, resolve, tokenizer_of
 from model.generation import Generator, Sampling
 from sharding.config import MeshConfig
 from sharding.table import sharding
@@ -62,7 +62,7 @@ def load_run(
     """
     if isinstance(workdir, str):
         workdir = Workdir(workdir)
-    trained = load(workdir, resolve(workdir, step), mesh, rows=None)
+    trained = merged(load(workdir, resolve(workdir, step), mesh, rows=None))
     tokenizer = tokenizer_of(workdir)
     workdir.fetch(PUBLISHED)
     folder = workdir.local / PUBLISHED

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from model.adapters import beside
 from model.cache import Past
 from model.config import ModelConfig
 from model.layers import Means, Norm, constant, rotate, weight
@@ -127,6 +128,10 @@ class Attention(nnx.Module):
             self.query_norm = Norm(config, heads, size, axes=("heads", "head_dim"))
             self.key_norm = Norm(config, kv_heads, size, axes=("kv_heads", "head_dim"))
         self.sinks = constant(0.0, (heads,), ("heads",)) if config.attention_sinks else None
+        self.query_adapter = beside(config, rngs, "query", self.query)
+        self.key_adapter = beside(config, rngs, "key", self.key)
+        self.value_adapter = beside(config, rngs, "value", self.value)
+        self.out_adapter = beside(config, rngs, "out", self.out, inputs=2)
 
     def __call__(
         self,
@@ -149,10 +154,10 @@ class Attention(nnx.Module):
           the output [B, T, D], and the cache with the new tokens in it (None without one).
         """
         config, dtype = self.config, x_BTD.dtype
-        constrain, product = self.means.constrain, self.means.product
-        q_BTNH = product("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype), "query")
-        k_BTKH = product("BTD,DKH->BTKH", x_BTD, self.key[...].astype(dtype), "key")
-        v_BTKH = product("BTD,DKH->BTKH", x_BTD, self.value[...].astype(dtype), "value")
+        constrain = self.means.constrain
+        q_BTNH = self._product("BTD,DNH->BTNH", x_BTD, "query")
+        k_BTKH = self._product("BTD,DKH->BTKH", x_BTD, "key")
+        v_BTKH = self._product("BTD,DKH->BTKH", x_BTD, "value")
         if config.bias or config.qkv_bias:
             q_BTNH = q_BTNH + self.query_bias[...].astype(dtype)
             k_BTKH = k_BTKH + self.key_bias[...].astype(dtype)
@@ -193,8 +198,13 @@ class Attention(nnx.Module):
 
     def _project(self, mixed_BTNH: jax.Array) -> jax.Array:
         """Back to the width of the residual stream: [B, T, D]."""
-        dtype = mixed_BTNH.dtype
-        y_BTD = self.means.product("BTNH,NHD->BTD", mixed_BTNH, self.out[...].astype(dtype), "out")
+        y_BTD = self._product("BTNH,NHD->BTD", mixed_BTNH, "out")
         if self.config.bias:
-            y_BTD = y_BTD + self.out_bias[...].astype(dtype)
+            y_BTD = y_BTD + self.out_bias[...].astype(y_BTD.dtype)
         return y_BTD
+
+    def _product(self, equation: str, x: jax.Array, name: str) -> jax.Array:
+        """With the weight of that name, and its adapter."""
+        w: nnx.Param = getattr(self, name)
+        adapter = getattr(self, f"{name}_adapter")
+        return self.means.product(equation, x, w[...].astype(x.dtype), name, adapter)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from model.adapter_config import AdapterConfig
 from model.latent_config import LatentConfig
 from model.moe_config import MoeConfig
 from model.rope_scaling import RopeScaling
@@ -19,6 +20,9 @@ Remat = Literal["none", "full", "save_dots", "save_attention"]
 
 PRODUCTS = ("query", "key", "value", "out", "gate", "up", "down")
 """Products of a block's activations with weights: [B, T, heads, H], [B, T, F] or [B, T, D]."""
+
+OF_ATTENTION, OF_MLPS = PRODUCTS[:4], PRODUCTS[4:]
+"""Those of attention, and of the other half of a block."""
 
 TENSORS = ("block", *PRODUCTS, "attention")
 """What of a block can be kept for the backward pass. Beside the products: what comes into it,
@@ -83,6 +87,8 @@ class ModelConfig:
         of a token than it has features, it is the features that have so much. Parts of the table's
         gradient that cross the devices at a time are no larger either.)
       moe: mixtures of experts in the place of MLPs (model/moe_config.py).
+      adapter: what lies beside weights that stay as they are (model/adapter_config.py). Not a key
+        of a config: config.tuning says it (training/tuning.py).
     """
 
     vocab_size: int
@@ -126,6 +132,7 @@ class ModelConfig:
     scan_unroll: int = 1
     logits_mb: int = 128
     moe: MoeConfig = MoeConfig()
+    adapter: AdapterConfig = AdapterConfig()
 
     def __post_init__(self) -> None:
         for name in (
@@ -163,6 +170,8 @@ class ModelConfig:
                 raise ValueError(f"{key}={list(names)}: with remat='none' everything is kept")
         if self.moe.num_experts:
             self._check_experts()
+        if self.adapter.kind != "none":
+            self._check_adapter()
         scanned = self.stacks[-1]
         if scanned % self.scan_unroll:
             of = "num_layers" if scanned == self.num_layers else "num_layers - moe.first_dense"
@@ -196,6 +205,29 @@ class ModelConfig:
                 f"quantization={self.quantization!r}: products with experts cannot be quantized; "
                 "set it to 'none'"
             )
+
+    def _check_adapter(self) -> None:
+        targets, told = self.adapter.targets, f"adapter.targets={list(self.adapter.targets)}"
+        for name in targets:
+            if name not in PRODUCTS:
+                raise ValueError(f"{told}: choose of {', '.join(PRODUCTS)}")
+        if not targets:
+            raise ValueError(f"{told}: adapter.kind={self.adapter.kind!r} needs some")
+        without = () if self.gated else ("gate",)
+        if self.latent.kv_rank:
+            without = (*without, *OF_ATTENTION)
+        if self.moe.num_experts:
+            without = (*without, *OF_MLPS)
+        if found := [name for name in targets if name in without]:
+            raise ValueError(
+                f"{told}: {', '.join(found)} can have no adapter here, for latent attention and "
+                "experts have none, and an MLP without a gate has no product of that name"
+            )
+
+    @property
+    def plain(self) -> "ModelConfig":
+        """The decoder without adapters."""
+        return dataclasses.replace(self, adapter=AdapterConfig())
 
     @property
     def gated(self) -> bool:
@@ -280,11 +312,33 @@ class ModelConfig:
         widths = (experts + moe.shared_experts) * moe.expert_mlp_dim
         return self.embed_dim * moe.num_experts + self._mlp_weights(widths)
 
+    def _adapter_weights(self, magnitudes: bool) -> int:
+        """Those that multiply a token, of a layer; with the lengths that DoRA has, if asked."""
+        if (adapter := self.adapter).kind == "none":
+            return 0
+        of_heads, of_keys = (n * self.head_dim for n in (self.num_heads, self.num_kv_heads))
+        embed, width = self.embed_dim, self.mlp_dim
+        sides = {
+            "query": (embed, of_heads),
+            "key": (embed, of_keys),
+            "value": (embed, of_keys),
+            "out": (of_heads, embed),
+            "gate": (embed, width),
+            "up": (embed, width),
+            "down": (width, embed),
+        }
+        total = adapter.rank * sum(sum(sides[name]) for name in adapter.targets)
+        if magnitudes and adapter.kind == "dora":
+            total += sum(sides[name][1] for name in adapter.targets)
+        return total
+
     def num_params(self) -> int:
         """Parameters, padding of the vocabulary included.
 
         V D  (+ V D unless tied)  (+ max_length D if positions are learned)
         + L (2 D H (N + K)  +  2 or 3 D F  +  norms, biases and sinks)  +  final norm,
+
+        (and what lies beside weights: rank x (inputs + outputs) each),
 
         where latent attention has others in the place of 2 D H (N + K), and a layer of E experts
         of width F and S shared ones has D E + (E + S) x 2 or 3 D F in the place of 2 or 3 D F, and
@@ -319,6 +373,7 @@ class ModelConfig:
         if self.moe.balance == "bias":
             of_experts += self.moe.num_experts
         mlps = self.dense_layers * dense + (self.num_layers - self.dense_layers) * of_experts
+        block += self._adapter_weights(magnitudes=True)
         return tables + self.num_layers * block + mlps + norm
 
     def flops_per_token(self, length: int) -> float:
@@ -330,7 +385,9 @@ class ModelConfig:
 
         where a token sees length / 2 keys on average (causal), or in local layers about the window
         if that is shorter. The convention of PaLM (Chowdhery et al. 2022, appendix B) but with the
-        causal half counted once; recomputation by remat is not counted, as usual for MFU.
+        causal half counted once; recomputation by remat is not counted, as usual for MFU. With
+        adapters it is 4 in the place of the first 6, for no gradient of the weights is asked for,
+        and 6 x (weights of the adapters) more.
         """
         matmul = self.num_layers * self._attention_weights
         matmul += self.dense_layers * self._mlp_weights(self.mlp_dim)
@@ -338,7 +395,10 @@ class ModelConfig:
         matmul += (self.num_layers - self.dense_layers) * chosen
         matmul += self.padded_vocab_size * self.embed_dim
         size = self.head_dim + self.value_dim
-        return 6 * matmul + 6 * self.num_layers * self.num_heads * size * self.keys_seen(length)
+        frozen = self.adapter.kind != "none"
+        products = (4 if frozen else 6) * matmul
+        products += 6 * self.num_layers * self._adapter_weights(magnitudes=False)
+        return products + 6 * self.num_layers * self.num_heads * size * self.keys_seen(length)
 
     def keys_seen(self, length: int) -> float:
         """How many keys a token sees on average in rows of `length`, over tokens and layers."""

@@ -124,6 +124,15 @@ def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
 Name = Callable[[jax.Array, str], jax.Array]
 
 
+class Beside(Protocol):
+    """What changes a product with a weight, and lies beside that (model/adapters.py)."""
+
+    def __call__(
+        self, means: "Means", equation: str, x: jax.Array, w: jax.Array, y: jax.Array, /
+    ) -> jax.Array:
+        """What takes the place of y = x w, in its dtype."""
+
+
 class Means(NamedTuple):
     """How a decoder computes on what it runs on; `sharding` makes one for a mesh.
 
@@ -133,6 +142,7 @@ class Means(NamedTuple):
         that is quadratic in length.
       attend_first: likewise, of what is fed to an empty cache: its tokens lie in their order.
       multiply: multiplies activations with the weights of the blocks.
+      small: multiplies activations with the small matrices of adapters.
       name: gives a tensor of a block its name in TENSORS (model/config.py).
       look_up: finds the rows of tokens in the embedding table.
       experts: computes mixtures of experts; by default on one device (model/moe.py).
@@ -144,15 +154,21 @@ class Means(NamedTuple):
     attend: Attend | None = None
     attend_first: Attend | None = None
     multiply: Multiply = einsum
+    small: Multiply = einsum
     name: Name = checkpoint_name
     look_up: LookUp = look_up
     experts: Experts | None = None
     run_layers: RunLayers = scan_layers
     order: tuple[int, ...] | None = None
 
-    def product(self, equation: str, x: jax.Array, w: jax.Array, name: str) -> jax.Array:
-        """`multiply`, named."""
-        return self.name(self.multiply(equation, x, w), name)
+    def product(
+        self, equation: str, x: jax.Array, w: jax.Array, name: str, beside: Beside | None = None
+    ) -> jax.Array:
+        """`multiply`, with what lies beside the weight, named."""
+        y = self.multiply(equation, x, w)
+        if beside is not None:
+            y = beside(self, equation, x, w, y)
+        return self.name(y, name)
 
 
 ON_ONE = Means()

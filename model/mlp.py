@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.adapters import beside
 from model.config import Mlp as Kind
 from model.config import ModelConfig
 from model.layers import Means, constant, weight
@@ -71,6 +72,9 @@ class Mlp(nnx.Module):
             if config.gated:
                 self.gate_bias = constant(0.0, (width,), ("mlp",))
             self.down_bias = constant(0.0, (config.embed_dim,), ("norm",))
+        self.up_adapter = beside(config, rngs, "up", self.up)
+        self.gate_adapter = beside(config, rngs, "gate", self.gate) if config.gated else None
+        self.down_adapter = beside(config, rngs, "down", self.down)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """x_BTD: input, already normalised. Returns [B, T, D] in its dtype."""
@@ -79,7 +83,8 @@ class Mlp(nnx.Module):
         def project(x: jax.Array, name: str) -> jax.Array:
             w: nnx.Param = getattr(self, name)
             equation = "BTF,FD->BTD" if name == "down" else "BTD,DF->BTF"
-            y = self.means.product(equation, x, w[...].astype(dtype), name)
+            adapter = getattr(self, f"{name}_adapter")
+            y = self.means.product(equation, x, w[...].astype(dtype), name, adapter)
             return y + getattr(self, f"{name}_bias")[...].astype(dtype) if bias else y
 
         h_BTF = project(x_BTD, "up")

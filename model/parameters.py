@@ -1,11 +1,13 @@
 """A decoder's parameters as a nested dict of arrays: what is trained, sharded and saved."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.adapters import SUFFIX
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.layers import ON_ONE, Means
@@ -64,6 +66,23 @@ def in_compute_dtype(model: Decoder, params: Params) -> Params:
     )(params)
 
 
+def computed_in(model: Decoder) -> Params:
+    """Of every parameter the dtype in which it enters what is computed with it: cast to that
+    before, it gives the same to the bit.
+    """
+    config = model.config
+
+    def dtype(path: tuple[Any, ...], axes: tuple[str, ...]) -> Any:
+        exact = {"norm", "position", "router"} & set(axes) or path[-1].key == "sinks"
+        if path[-1].key == "embedding" and config.positions == "learned":
+            exact = True  # they are added in float32
+        return jnp.dtype(jnp.float32 if exact else config.dtype)
+
+    return jax.tree_util.tree_map_with_path(
+        dtype, logical_axes(model), is_leaf=lambda a: isinstance(a, tuple)
+    )
+
+
 def apart(model: Decoder, params: Params) -> Params:
     """The parameters of stacked layers as tuples, an array for each layer (model/cache.py)."""
 
@@ -71,6 +90,37 @@ def apart(model: Decoder, params: Params) -> Params:
         return tuple(param[layer] for layer in range(param.shape[0])) if stacked else param
 
     return jax.tree.map(split, stacked(model), params)
+
+
+def joined(some: Params, others: Params) -> Params:
+    """Parameters of which each of two trees has its own."""
+    both = {name: joined(some[name], others[name]) for name in some.keys() & others.keys()}
+    return {**some, **others, **both}
+
+
+def part(tree: Params, names: Collection[str]) -> Params:
+    """Of a tree what has these names, dotted."""
+
+    def chosen(tree: Params, prefix: str) -> Params:
+        found: Params = {}
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                found |= {name: inner} if (inner := chosen(value, f"{prefix}{name}.")) else {}
+            elif prefix + name in names:
+                found[name] = value
+        return found
+
+    return chosen(tree, "")
+
+
+def without_adapters(tree: Params) -> Params:
+    """Of a tree what is not beside another parameter (model/adapters.py)."""
+    left = {
+        name: without_adapters(value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if not name.endswith(SUFFIX)
+    }
+    return {name: value for name, value in left.items() if not isinstance(value, dict) or value}
 
 
 def initialize(config: ModelConfig, seed: int, means: Means = ON_ONE) -> Params:

@@ -100,13 +100,14 @@ def abstract_mesh(config: RunConfig, devices: int) -> Any:
 def _check_memory(config: RunConfig, mesh: Mesh, memory: float) -> None:
     """Refuses a state that does not fit, with the gradients that every step adds to it."""
     tensors = state_tensors(config, mesh)
-    kept = {kind: total(tensors, kind) for kind in ("parameters", "optimizer")}
+    kept = {kind: total(tensors, kind) for kind in ("parameters", "optimizer", "fixed")}
     if config.optimizer.offload:
         kept["optimizer"] = 0
     kept["gradients"] = kept["parameters"]
     if (needed := sum(kept.values())) <= memory:
         return
-    parts = ", ".join(f"{size / 1e9:.1f} GB of {kind}" for kind, size in kept.items())
+    kept["fixed parameters"] = kept.pop("fixed")
+    parts = ", ".join(f"{size / 1e9:.1f} GB of {kind}" for kind, size in kept.items() if size)
     raise UserError(
         f"config.mesh: each device would hold {parts}: {needed / 1e9:.1f} GB, "
         f"{(needed - memory) / 1e9:.1f} GB more than it has; let more devices share them "

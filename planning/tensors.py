@@ -10,12 +10,13 @@ from jax.sharding import Mesh
 from model import parameters
 from training.config import RunConfig
 from training.optimizer import make_optimizer
-from training.state import abstract_state
+from training.state import abstract_fixed, abstract_state
+from training.tuning import moving
 
 
 class Tensor(NamedTuple):
     """Attributes:
-    kind: "parameters" or "optimizer".
+    kind: "parameters" (those that move), "optimizer" or "fixed".
     name: dotted.
     shape, dtype: of the whole.
     axes: logical axes, one a dimension; empty where nothing is known of them.
@@ -33,15 +34,16 @@ class Tensor(NamedTuple):
 
 
 def state_tensors(config: RunConfig, mesh: Mesh) -> list[Tensor]:
-    """Every parameter of a run, and everything that its optimizer keeps.
+    """Every parameter of a run, those that move first, and everything that its optimizer keeps.
 
     Args:
       config: of a run whose vocabulary is known.
       mesh: an abstract one will do.
     """
     outline = parameters.outline(config.model)
-    tx = make_optimizer(config.optimizer, config.train.steps, outline, mesh)
-    state = abstract_state(tx, outline, mesh)
+    moves = moving(config.tuning, outline)
+    tx = make_optimizer(config.optimizer, config.train.steps, outline, mesh, moves)
+    state = abstract_state(tx, outline, mesh, moves)
     axes = {
         _name(path): names
         for path, names in jax.tree_util.tree_flatten_with_path(
@@ -51,6 +53,7 @@ def state_tensors(config: RunConfig, mesh: Mesh) -> list[Tensor]:
     return [
         *_tensors("parameters", state.params, axes),
         *_tensors("optimizer", state.opt_state, axes),
+        *_tensors("fixed", abstract_fixed(outline, mesh, moves), axes),
     ]
 
 

@@ -13,13 +13,18 @@ from sharding.attention import described
 from sharding.experts import is_ragged, kernel
 from sharding.schedule import schedule
 from training.config import RunConfig
-from training.state import TrainState
+from training.state import NOTHING, Fixed, TrainState
 
 
 def describe(
-    config: RunConfig, data: Prepared, stream: Stream, mesh: Mesh, state: TrainState
+    config: RunConfig,
+    data: Prepared,
+    stream: Stream,
+    mesh: Mesh,
+    state: TrainState,
+    fixed: Fixed = NOTHING,
 ) -> str:
-    """The run in a few lines, before it starts; the state may be an abstract one."""
+    """The run in a few lines, before it starts; what it carries may be abstract."""
     model, epochs = config.model, stream.epochs(config.train.steps)
     lines = []
     for corpus in data.corpora:
@@ -38,6 +43,7 @@ def describe(
         f"attention: {described(mesh, model, config.mesh.context_attention)}; optimizer: "
         f"{config.optimizer.name}; on each device {_megabytes(state.params)} of parameters and "
         f"{_megabytes(state.opt_state)} of optimizer state",
+        *_tuning(config, state, fixed),
         *_experts(model, mesh),
         *_stages(config, mesh),
         f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}; compiling the step",
@@ -50,6 +56,22 @@ def _learned(corpus: PreparedCorpus) -> str:
     if not corpus.task:
         return ""
     return f", {corpus.train.n_learned:,} tokens of them learned ({corpus.task})"
+
+
+def _tuning(config: RunConfig, state: TrainState, fixed: Fixed) -> list[str]:
+    """A line if not all parameters move."""
+    if config.tuning.everything:
+        return []
+    moving = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    what = f"parameters named {', '.join(config.tuning.moving)}"
+    if (adapter := config.model.adapter).kind != "none":
+        name = {"lora": "LoRA", "dora": "DoRA"}[adapter.kind]
+        what = f"{name} of rank {adapter.rank} beside {', '.join(adapter.targets)}"
+    total = config.model.num_params()
+    return [
+        f"tuning: {moving:,} parameters move ({moving / total:.2%}: {what}); on each device "
+        f"{_megabytes(fixed.params)} of {total - moving:,} that stay"
+    ]
 
 
 def _stages(config: RunConfig, mesh: Mesh) -> list[str]:

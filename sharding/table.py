@@ -20,6 +20,7 @@ TABLE: Mapping[str, tuple[str, ...]] = {
     "position": (),
     "norm": (),
     "rank": (),
+    "adapter": (),
     "latent": ("fsdp", "expert", "context"),
     "experts": ("expert",),
     "expert_embed": ("fsdp", "context"),
@@ -46,7 +47,7 @@ stay split (`validate` says it). The one row, and the one token, of a batch that
 see `generate.py` (for training and evaluation, `validate` refuses what is not divided).
 """
 
-ALONG_ALL = frozenset({"position", "norm", "router"})
+ALONG_ALL = frozenset({"position", "norm", "router", "adapter"})
 """A parameter with one of these axes may lie whole on every device along a mesh axis."""
 
 SPLIT_PARAMETERS = ("fsdp", "tensor", "expert", "pipeline")

@@ -15,8 +15,9 @@ from sharding.placement import abstract_rows, on_hosts
 from training.config import RunConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
-from training.state import TrainState, abstract_state
+from training.state import Fixed, TrainState, abstract_fixed, abstract_state
 from training.step import Step, make_step
+from training.tuning import Moving, moving
 
 
 class Assembly(NamedTuple):
@@ -24,14 +25,18 @@ class Assembly(NamedTuple):
     mesh: of all arrays.
     outline: the model without its numbers.
     tx: the optimizer.
+    moves: what of the parameters is trained.
     state: shape, dtype and sharding of what the step takes and returns.
+    fixed: likewise, of what it only reads.
     step: jitted; compiled for the shapes that it is given.
     """
 
     mesh: Mesh
     outline: Decoder
     tx: optax.GradientTransformationExtraArgs
+    moves: Moving
     state: TrainState
+    fixed: Fixed
     step: Step
 
 
@@ -39,17 +44,19 @@ def assemble(config: RunConfig, mesh: Mesh) -> Assembly:
     """The step of a run whose vocabulary is known."""
     steps = config.train.steps
     outline = parameters.outline(config.model, means(mesh, config.model, config.mesh))
-    tx = make_optimizer(config.optimizer, steps, outline, mesh)
-    state = abstract_state(tx, outline, mesh)
+    moves = moving(config.tuning, outline)
+    tx = make_optimizer(config.optimizer, steps, outline, mesh, moves)
+    state = abstract_state(tx, outline, mesh, moves)
+    fixed = Fixed(abstract_fixed(outline, mesh, moves))
     if config.optimizer.offload:
         state = dataclasses.replace(state, opt_state=on_hosts(state.opt_state))
     schedule = learning_rate(config.optimizer, steps)
-    step = make_step(outline, tx, schedule, config.train, mesh, state)
-    return Assembly(mesh, outline, tx, state, step)
+    step = make_step(outline, tx, schedule, config.train, mesh, state, fixed)
+    return Assembly(mesh, outline, tx, moves, state, fixed, step)
 
 
 def lowered(config: RunConfig, made: Assembly) -> jax.stages.Lowered:
     """The step of the first stage's batches, to be compiled without any data."""
     some = rows.empty(1, config.data.sequence_length)
     batch = abstract_rows(made.mesh, config.train.batch_size, some)
-    return made.step.lower(made.state, batch)  # type: ignore[attr-defined]
+    return made.step.lower(made.state, made.fixed, batch)  # type: ignore[attr-defined]

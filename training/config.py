@@ -8,6 +8,7 @@ from data.config import DataConfig
 from model.config import ModelConfig
 from model.generation import Sampling
 from sharding.config import MeshConfig
+from training.tuning import TuningConfig
 
 Schedule = Literal["cosine", "wsd", "constant"]
 OptimizerName = Literal["adamw", "muon", "adafactor", "lion"]
@@ -166,6 +167,7 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     report: ReportConfig = ReportConfig()

@@ -8,7 +8,7 @@ gathered and their gradient is scattered, beside numbers of [B, C].
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +46,14 @@ class Losses(NamedTuple):
     z_loss: jax.Array
 
 
-class _Gradients(NamedTuple):
-    """Of the objective: in the table, [V, D] float32, and in the features, [B, T, D]."""
+_Learn = Literal["nothing", "features", "both"]
+"""What of a chunk there are gradients of: features alone where the table stays as it is."""
 
-    table: jax.Array
+
+class _Gradients(NamedTuple):
+    """Of the objective: in the table, [V, D] float32, or None; and in the features, [B, T, D]."""
+
+    table: jax.Array | None
     features: jax.Array
 
 
@@ -72,17 +76,19 @@ def losses(
       config: of the decoder.
       mesh: of all arrays.
       z_loss: weight of the z-loss in the objective.
-      table_VD: float32.
+      table_VD: float32, or in the features' dtype.
       x_BTD: features, in the dtype that matrices are multiplied in.
       targets_BT, weights_BT: ids to predict, and 1 where they count.
     """
-    return _on_mesh(config, mesh, z_loss, False, table_VD, x_BTD, targets_BT, weights_BT)[0]
+    return _on_mesh(config, mesh, z_loss, "nothing", table_VD, x_BTD, targets_BT, weights_BT)[0]
 
 
 def _forward(
-    config: ModelConfig, mesh: Mesh, z_loss: float, *arrays: jax.Array
+    config: ModelConfig, mesh: Mesh, z_loss: float, *arrays: Any
 ) -> tuple[tuple[jax.Array, Losses], _Gradients]:
-    return _on_mesh(config, mesh, z_loss, True, *arrays)
+    # What is not differentiated with respect to a table that stays as it is computes no gradient.
+    learn: _Learn = "both" if arrays[0].perturbed else "features"
+    return _on_mesh(config, mesh, z_loss, learn, *(array.value for array in arrays))
 
 
 def _backward(
@@ -91,16 +97,17 @@ def _backward(
     z_loss: float,
     gradients: _Gradients,
     outer: tuple[jax.Array, Losses],
-) -> tuple[jax.Array, jax.Array, None, None]:
+) -> tuple[jax.Array | None, jax.Array, None, None]:
     table_VD, x_BTD = gradients
-    return table_VD * outer[0], x_BTD * outer[0].astype(x_BTD.dtype), None, None
+    of_table = None if table_VD is None else table_VD * outer[0]
+    return of_table, x_BTD * outer[0].astype(x_BTD.dtype), None, None
 
 
-losses.defvjp(_forward, _backward)
+losses.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _on_mesh(
-    config: ModelConfig, mesh: Mesh, z_loss: float, learn: bool, *arrays: jax.Array
+    config: ModelConfig, mesh: Mesh, z_loss: float, learn: _Learn, *arrays: jax.Array
 ) -> tuple[tuple[jax.Array, Losses], Any]:
     """`_on_device` on every device; its second result is `_Gradients`, or None if not to learn."""
     table: Any = sharding(mesh, ("vocab", "embed"), arrays[0].shape).spec
@@ -117,7 +124,8 @@ def _on_mesh(
     rows: Any = PartitionSpec(split.batch)
     tokens: Any = PartitionSpec(split.batch, whole)
     work = functools.partial(_on_device, config, split, z_loss, learn)
-    gradients = _Gradients(table, tokens) if learn else None
+    both = _Gradients(table, tokens)
+    gradients = {"nothing": None, "features": both._replace(table=None), "both": both}[learn]
     return jax.shard_map(
         work,
         mesh=mesh,
@@ -131,7 +139,7 @@ def _on_device(
     config: ModelConfig,
     split: _Split,
     z_loss: float,
-    learn: bool,
+    learn: _Learn,
     table_VD: jax.Array,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
@@ -161,7 +169,7 @@ def _on_device(
         here = jnp.sum(of_rows.loss) + z_loss * jnp.sum(of_rows.z_loss)
         return collectives.total(here, split.batch), of_rows
 
-    if not learn:
+    if learn == "nothing":
 
         def add(total: Losses, chunk: tuple[jax.Array, ...]) -> tuple[Losses, None]:
             return jax.tree.map(jnp.add, total, work(*chunk)[0]), None
@@ -170,18 +178,19 @@ def _on_device(
         return result(total), None
 
     def add_both(
-        carry: tuple[Losses, jax.Array], chunk: tuple[jax.Array, ...]
-    ) -> tuple[tuple[Losses, jax.Array], jax.Array]:
+        carry: tuple[Losses, jax.Array | None], chunk: tuple[jax.Array, ...]
+    ) -> tuple[tuple[Losses, jax.Array | None], jax.Array]:
         found, gradients = work(*chunk)
         assert gradients is not None
         carry = jax.tree.map(jnp.add, carry, (found, gradients.table))
         return carry, gradients.features
 
-    start = (Losses(zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32))
-    (total, grad_VD), grads = jax.lax.scan(add_both, start, parts)
-    grad_VD = _scattered(grad_VD, split.embed, config.logits_mb << 20)
-    others = (*split.batch, *split.length)
-    grad_VD = collectives.total(grad_VD, tuple(a for a in others if a not in split.embed))
+    of_table = jnp.zeros(table_VD.shape, jnp.float32) if learn == "both" else None
+    (total, grad_VD), grads = jax.lax.scan(add_both, (Losses(zeros, zeros), of_table), parts)
+    if grad_VD is not None:
+        grad_VD = _scattered(grad_VD, split.embed, config.logits_mb << 20)
+        others = (*split.batch, *split.length)
+        grad_VD = collectives.total(grad_VD, tuple(a for a in others if a not in split.embed))
     grad_BTD = grads.swapaxes(0, 1).reshape(rows, -1, x_BTD.shape[2])[:, :length]
     gradients = _Gradients(grad_VD, grad_BTD)
     # The backward pass waits until the table's gradient is scattered: the compiler would keep it
@@ -208,7 +217,7 @@ def _chunk(
     config: ModelConfig,
     split: _Split,
     z_loss: float,
-    learn: bool,
+    learn: _Learn,
     table_VD: jax.Array,
     first: jax.Array,
     x_BCD: jax.Array,
@@ -253,7 +262,7 @@ def _chunk(
         return jnp.sum((x_M * weights_M).reshape(rows, length), axis=1)
 
     found = Losses(of_rows(log_z_M - at_target_M), of_rows(jnp.square(log_z_M)))
-    if not learn:
+    if learn == "nothing":
         return found, None
     # d log Z / d logits is the softmax; the z-loss adds 2 log Z of that.
     of_softmax_M = weights_M * (1 + 2 * z_loss * log_z_M) / total_M
@@ -262,7 +271,9 @@ def _chunk(
         slope = jnp.where(jnp.isneginf(logits), 0, slope * (1 - jnp.square(logits / cap)))
     slope = slope.astype(x_BCD.dtype)
     with matmul_precision(config):
-        grad_VD = jnp.einsum("MV,MD->VD", slope, x_MD, preferred_element_type=jnp.float32)
+        grad_VD = None
+        if learn == "both":
+            grad_VD = jnp.einsum("MV,MD->VD", slope, x_MD, preferred_element_type=jnp.float32)
         grad_MD = jnp.einsum("MV,VD->MD", slope, table_VD, preferred_element_type=jnp.float32)
     grad_BCD = collectives.scattered(grad_MD.reshape(x_BCD.shape), split.inner, 1)
     grad_BCD = collectives.total(grad_BCD, tuple(a for a in split.vocab if a not in split.inner))

@@ -48,7 +48,8 @@ def matrices(axes: Any) -> Any:
     """
 
     def one(axes: tuple[str, ...]) -> Matrix | None:
-        embed = next((i for i, name in enumerate(axes) if name in _SUMMED), 0)
+        sides = _SUMMED if "adapter" not in axes else ("adapter",)
+        embed = next((i for i, name in enumerate(axes) if name in sides), 0)
         if axes[0] != "layers" or not embed:
             return None
         stacked = tuple(i for i, name in enumerate(axes) if name in ("layers", "experts"))

@@ -17,58 +17,71 @@ from sharding.placement import spreader
 from training import muon
 from training.config import OptimizerConfig
 from training.schedule import learning_rate
+from training.tuning import ALL, Moving
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, model: Decoder, mesh: Mesh
+    config: OptimizerConfig, steps: int, model: Decoder, mesh: Mesh, moves: Moving = ALL
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping, a direction, weight decay on all but norm scales, biases and sinks, the rate.
+    """Clipping, a direction, weight decay on all but norm scales and their like, the rate.
 
     Args:
       config: the optimizer.
       steps: of the whole run, for the schedule.
       model: whose parameters are optimized; an outline will do.
       mesh: of all arrays.
+      moves: what of them.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.chain(
-            _DIRECTIONS[config.name](config, model, mesh),
+            _DIRECTIONS[config.name](config, model, mesh, moves),
             optax.add_decayed_weights(config.weight_decay, mask=_decayed),
             optax.scale_by_learning_rate(learning_rate(config, steps)),
         ),
     )
 
 
+_PLAIN = ("scale", "bias", "sinks", "magnitude")
+
+
 def _decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: not path[-1].key.endswith(("scale", "bias", "sinks")), params
+        lambda path, _: not path[-1].key.endswith(_PLAIN), params
     )
 
 
-def _adamw(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+def _adamw(
+    config: OptimizerConfig, model: Decoder, mesh: Mesh, moves: Moving
+) -> optax.GradientTransformation:
     """Loshchilov & Hutter 2019."""
-    del model, mesh
+    del model, mesh, moves
     return optax.scale_by_adam(config.beta1, config.beta2, config.eps)
 
 
-def _lion(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+def _lion(
+    config: OptimizerConfig, model: Decoder, mesh: Mesh, moves: Moving
+) -> optax.GradientTransformation:
     """Chen et al. 2023: the sign of a momentum; half of Adam's state."""
-    del model, mesh
+    del model, mesh, moves
     return optax.scale_by_lion(config.beta1, config.beta2)
 
 
-def _adafactor(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+def _adafactor(
+    config: OptimizerConfig, model: Decoder, mesh: Mesh, moves: Moving
+) -> optax.GradientTransformation:
     """Shazeer & Stern 2018, without momentum and without scaling by the parameters: of a matrix
     it keeps a row and a column of second moments.
     """
-    del config, model, mesh
+    del config, model, mesh, moves
     return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
 
 
-def _muon(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.GradientTransformation:
+def _muon(
+    config: OptimizerConfig, model: Decoder, mesh: Mesh, moves: Moving
+) -> optax.GradientTransformation:
     """Muon on the matrices of the blocks, Adam on tables, norms and biases."""
-    matrices = muon.matrices(parameters.logical_axes(model))
+    matrices = muon.matrices(moves.of(parameters.logical_axes(model)))
 
     def labels(params: Any) -> Any:
         del params
@@ -79,13 +92,13 @@ def _muon(config: OptimizerConfig, model: Decoder, mesh: Mesh) -> optax.Gradient
     return optax.partition(
         {
             "muon": muon.scale_by_muon(config.momentum, matrices, model.config, spreader(mesh)),
-            "adam": _adamw(config, model, mesh),
+            "adam": _adamw(config, model, mesh, moves),
         },
         labels,
     )
 
 
-Direction = Callable[[OptimizerConfig, Decoder, Mesh], optax.GradientTransformation]
+Direction = Callable[[OptimizerConfig, Decoder, Mesh, Moving], optax.GradientTransformation]
 _DIRECTIONS: Mapping[str, Direction] = {
     "adamw": _adamw,
     "muon": _muon,

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from model import parameters
+from model import adapters, parameters
 from model.decoder import Decoder
 from sharding.table import placed, sharding
+from training.tuning import ALL, Moving
 
 
 @jax.tree_util.register_dataclass
@@ -28,9 +29,51 @@ class TrainState:
     step: jax.Array
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """What a step reads and nothing changes.
+
+    Attributes:
+      params: of the model, those that do not move: nested dict, in the dtype that they are
+        computed with. Empty where all move.
+      teacher: the parameters of another model, or None.
+    """
+
+    params: parameters.Params = dataclasses.field(default_factory=dict)
+    teacher: Any = None
+
+
+NOTHING = Fixed()
+
+
 def fresh_state(model: Decoder, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step; `model` is an outline."""
+    """The state before the first step, where all moves; `model` is an outline."""
     return begun(parameters.initialize(model.config, seed, model.means), tx)
+
+
+def started(
+    model: Decoder,
+    tx: optax.GradientTransformation,
+    seed: int,
+    moves: Moving,
+    params: parameters.Params,
+    fixed: parameters.Params,
+) -> TrainState:
+    """The state before the first step of what starts from parameters that are there.
+
+    Args:
+      model: an outline.
+      tx: the optimizer.
+      seed: of adapters, which alone are fresh.
+      moves: what moves.
+      params, fixed: what of it is there, and what does not move.
+    """
+    if model.config.adapter.kind == "none":
+        return begun(params, tx)
+    fresh = moves.of(parameters.initialize(model.config, seed, model.means))
+    whole = parameters.joined(fresh, parameters.joined(params, fixed))
+    return begun(moves.of(adapters.begun(model.config, whole)), tx)
 
 
 def begun(params: parameters.Params, tx: optax.GradientTransformation) -> TrainState:
@@ -43,7 +86,19 @@ def abstract_params(model: Decoder, mesh: Mesh) -> parameters.Params:
     return placed(mesh, parameters.logical_axes(model), parameters.shapes(model))
 
 
-def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh) -> TrainState:
+def abstract_fixed(model: Decoder, mesh: Mesh, moves: Moving) -> parameters.Params:
+    """Shape, dtype and sharding of the parameters that do not move."""
+    dtypes = parameters.computed_in(model)
+
+    def cast(leaf: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+    return jax.tree.map(cast, *(moves.fixed(t) for t in (abstract_params(model, mesh), dtypes)))
+
+
+def abstract_state(
+    tx: optax.GradientTransformation, model: Decoder, mesh: Mesh, moves: Moving = ALL
+) -> TrainState:
     """Shape, dtype and sharding of every leaf: what a checkpoint is restored into.
 
     What an optimizer keeps of a parameter lies as the parameter does, where it keeps one dimension
@@ -54,28 +109,29 @@ def abstract_state(tx: optax.GradientTransformation, model: Decoder, mesh: Mesh)
         where = sharding(mesh, names, leaf.shape if names else None)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    return _mapped(place, tx, model)
+    return _mapped(place, tx, model, moves)
 
 
-def stacked(tx: optax.GradientTransformation, model: Decoder) -> TrainState:
+def stacked(tx: optax.GradientTransformation, model: Decoder, moves: Moving = ALL) -> TrainState:
     """Of every leaf whether its first dimension is layers."""
-    return _mapped(lambda names, leaf: names[:1] == ("layers",), tx, model)
+    return _mapped(lambda names, leaf: names[:1] == ("layers",), tx, model, moves)
 
 
 def _mapped(
     function: Callable[[tuple[str, ...], jax.ShapeDtypeStruct], Any],
     tx: optax.GradientTransformation,
     model: Decoder,
+    moves: Moving,
 ) -> TrainState:
     """Applies a function to the logical axes of every leaf of the state (none of what is not kept
     of a parameter), and to its shape and dtype.
     """
-    params = parameters.shapes(model)
+    params = moves.of(parameters.shapes(model))
     axes = {
         path: (names, param.shape)
         for (path, names), param in zip(
             jax.tree_util.tree_flatten_with_path(
-                parameters.logical_axes(model), is_leaf=lambda a: isinstance(a, tuple)
+                moves.of(parameters.logical_axes(model)), is_leaf=lambda a: isinstance(a, tuple)
             )[0],
             jax.tree.leaves(params),
             strict=True,

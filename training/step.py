@@ -15,12 +15,13 @@ from sharding.placement import on_devices
 from sharding.table import sharding
 from training.balance import LOAD, extremes, nudged
 from training.config import TrainConfig
+from training.fields import flat
 from training.loss import Sums, batch_sums, means
-from training.state import TrainState, abstract_params, shardings_of
+from training.state import NOTHING, Fixed, TrainState, abstract_params, shardings_of
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Fixed, Batch], tuple[TrainState, Metrics]]
 
 
 def gradients(
@@ -30,17 +31,21 @@ def gradients(
     accumulation: int,
     z_loss: float,
     mesh: Mesh,
+    fixed: Fixed = NOTHING,
 ) -> tuple[parameters.Params, Sums]:
     """Gradients of the mean loss a predicted token, and the sums behind the metrics.
 
     Microbatches add up sums, not means, and one division by all predicted tokens comes last: so
     the result is that of the whole batch, however unequally padding falls on the microbatches.
     Gradients lie as the parameters do, those of every microbatch too: what is added up is sharded.
+    They are those of `params`; of the parameters in `fixed` none is computed.
     """
-    where = shardings_of(abstract_params(model, mesh))
+    names = flat(params).keys()
+    where = shardings_of(parameters.part(abstract_params(model, mesh), names))
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
-        return batch_sums(parameters.bind(model, params), rows, mesh, z_loss)
+        whole = parameters.joined(params, fixed.params)
+        return batch_sums(parameters.bind(model, whole), rows, mesh, z_loss)
 
     def one(rows: Batch) -> tuple[parameters.Params, Sums]:
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, rows)
@@ -72,6 +77,7 @@ def make_step(
     config: TrainConfig,
     mesh: Mesh,
     state: TrainState,
+    fixed: Fixed = NOTHING,
 ) -> Step:
     """The jitted step, with explicit shardings; the state it is given is donated.
 
@@ -81,20 +87,22 @@ def make_step(
       config: accumulation and z-loss.
       mesh: of all arrays.
       state: the abstract state.
+      fixed: abstract, too.
 
     Returns:
-      step(state, batch) -> the next state, and scalars: the means of the loss's sums a predicted
-      token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient norm
-      (before clipping), parameter norm (after the update) and learning rate (float32). With
-      experts also their losses and the extremes of their load (training/balance.py).
+      step(state, fixed, batch) -> the next state, and scalars: the means of the loss's sums a
+      predicted token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient
+      norm (before clipping), parameter norm (after the update) and learning rate (float32); norms
+      are of what moves. With experts also their losses and the extremes of their load
+      (training/balance.py).
     """
 
     where = shardings_of(state)
     alone = sharding(mesh, ())
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, fixed: Fixed, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, sums = gradients(
-            model, state.params, batch, config.accumulation, config.z_loss, mesh
+            model, state.params, batch, config.accumulation, config.z_loss, mesh, fixed
         )
         opt_state = on_devices(state.opt_state, where.opt_state)
         updates, opt_state = tx.update(grads, opt_state, state.params)
@@ -113,7 +121,7 @@ def make_step(
 
     return jax.jit(
         step,
-        in_shardings=(where, sharding(mesh, ("batch",))),
+        in_shardings=(where, shardings_of(fixed), sharding(mesh, ("batch",))),
         out_shardings=(where, alone),
         donate_argnums=0,
         compiler_options=options(mesh),

@@ -84,7 +84,7 @@ def test_its_step_is_traced_on_eight_devices(name):
         key: jax.ShapeDtypeStruct((rows, length), values.dtype, sharding=by_rows)
         for key, values in some_batch(0).items()
     }
-    after, metrics = jax.eval_shape(made.step, state, batch)
+    after, metrics = jax.eval_shape(made.step, state, made.fixed, batch)
     jax.tree.map(lambda a, b: None if same(a, b) else pytest.fail(f"{a} became {b}"), state, after)
     assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))

@@ -19,7 +19,7 @@ from tests.training.sharded import mesh_of
 from training.config import OptimizerConfig, RunConfig, TrainConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
-from training.state import abstract_state
+from training.state import NOTHING, abstract_state
 from training.step import make_step
 
 LLAMA = ModelConfig(
@@ -93,4 +93,4 @@ def compiled(policy: str, accumulation: int, sizes: tuple[int, int, int]) -> tup
     some = {name: np.zeros((1, length), np.int32) for name in names}
     some["weights"] = np.zeros((1, length), np.float32)
     rows: Any = abstract_rows(mesh, run.train.batch_size, some)
-    return run, step.lower(state, rows).compile()
+    return run, step.lower(state, NOTHING, rows).compile()

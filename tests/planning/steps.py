@@ -16,7 +16,7 @@ from sharding.placement import abstract_rows
 from training.config import OptimizerConfig, TrainConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
-from training.state import abstract_state
+from training.state import NOTHING, abstract_state
 from training.step import make_step
 
 ROWS = 2  # on a device
@@ -34,4 +34,4 @@ def lowered(
     ints = ("tokens", "targets", "segments", "positions", "bytes")
     some: dict[str, np.ndarray] = {name: np.zeros((1, model.max_length), np.int32) for name in ints}
     some["weights"] = np.zeros((1, model.max_length), np.float32)
-    return step.lower(state, abstract_rows(mesh, train.batch_size, some)), mesh
+    return step.lower(state, NOTHING, abstract_rows(mesh, train.batch_size, some)), mesh

@@ -26,7 +26,7 @@ from reporting.table import TABLE, metric
 from sharding.placement import constrainer, place_rows
 from tests.training.sharded import LENGTH, ROWS, batch, begin, mesh_of, placed
 from tests.training.sharded import MODEL as DENSE
-from training.state import shardings_of
+from training.state import NOTHING, shardings_of
 
 STEPS = 3
 EXPERTS = MoeConfig(num_experts=4, expert_mlp_dim=32, balance_weight=0.02, router_z_weight=1e-3)
@@ -68,7 +68,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     state = run.state
     for count in range(1, STEPS + 1):
-        state, metrics = run.step(state, of_tasks(mesh, count))
+        state, metrics = run.step(state, NOTHING, of_tasks(mesh, count))
         recorder.add(count, metrics, 0.0, False)
     recorder.drain()
     outline = parameters.outline(MODEL, Means(constrainer(mesh)))

@@ -25,6 +25,7 @@ from sharding.table import sharding
 from tests.jaxprs import equations
 from tests.model.conftest import small_config
 from tests.training.sharded import begin, mesh_of, placed
+from training.state import NOTHING
 
 E, A, D, F, B, T = 8, 3, 16, 24, 8, 12
 CONFIG = ModelConfig(
@@ -261,7 +262,7 @@ def test_whole_weights_are_not_kept_for_the_backward_pass(
     config = dataclasses.replace(CONFIG, num_layers=3, embed_dim=32, max_length=16, remat=remat)
     run = begin(mesh_of(**sizes), config)
     step: Any = run.step
-    text = str(step.lower(run.abstract, placed(run.mesh, 0)).compile().as_text())
+    text = str(step.lower(run.abstract, NOTHING, placed(run.mesh, 0)).compile().as_text())
     here = E // sizes.get("expert", 1)
     part = 32 // sizes["fsdp"]
     assert re.search(rf"f32\[3,{here},{part},24\]", text)

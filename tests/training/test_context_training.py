@@ -14,6 +14,7 @@ from sharding.config import MeshConfig
 from sharding.table import sharding
 from tests.training.sharded import GROUPED, MODEL, begin, host, mesh_of, placed
 from training.config import TrainConfig
+from training.state import NOTHING
 
 SLOW = pytest.mark.slow
 MODELS = {
@@ -33,7 +34,7 @@ def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -
     run = begin(mesh_of(**dict(sizes)), model, train, layout=MeshConfig(context_attention=form))
     state, metrics, first = run.state, [], None
     for index in range(3):
-        state, values = run.step(state, placed(run.mesh, index))
+        state, values = run.step(state, NOTHING, placed(run.mesh, index))
         metrics.append(host(values))
         first = host(state) if first is None else first
     return metrics, first

@@ -35,7 +35,7 @@ from training import balance as balancing
 from training.balance import balance, nudged
 from training.config import OptimizerConfig, TrainConfig
 from training.loss import batch_sums
-from training.state import shardings_of
+from training.state import NOTHING, shardings_of
 from training.step import gradients
 
 MOE = dataclasses.replace(
@@ -175,7 +175,7 @@ def test_no_optimizer_moves_the_biases(name: Any) -> None:
     start = np.linspace(-0.05, 0.05, 8, dtype=np.float32)[None]
     state = run.state
     state.params["blocks"]["mlp"]["balance_bias"] = jnp.asarray(start)
-    state, metrics = run.step(state, placed(run.mesh, 0))
+    state, metrics = run.step(state, NOTHING, placed(run.mesh, 0))
     moved = bias(state.params) - start
     np.testing.assert_allclose(np.abs(moved)[moved != 0], 0.01, rtol=1e-4)
     assert (moved > 0).any() and (moved < 0).any()
@@ -190,7 +190,7 @@ def test_muon_makes_each_expert_orthogonal() -> None:
     run = run_of(optimizer=optimizer)
     before = host(run.state.params)["blocks"]["mlp"]
     grads = accumulated(1)[0]["blocks"]["mlp"]
-    state, _ = run.step(run.state, placed(run.mesh, 0))
+    state, _ = run.step(run.state, NOTHING, placed(run.mesh, 0))
     after = host(state.params)["blocks"]["mlp"]
 
     def compare(change: np.ndarray, gradient: np.ndarray) -> None:
@@ -218,7 +218,7 @@ def trained(model: ModelConfig, accumulation: int, layout: MeshConfig) -> tuple[
     )
     state, metrics = run.state, []
     for index in range(6):
-        state, values = run.step(state, placed(run.mesh, index))
+        state, values = run.step(state, NOTHING, placed(run.mesh, index))
         metrics.append(host(values))
     state = host(state)
     if layout.pipeline > 1:
@@ -274,7 +274,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path) -> None:
 
     def steps(state: Any, first: int, last: int) -> Any:
         for index in range(first, last):
-            state, _ = run.step(state, placed(run.mesh, index))
+            state, _ = run.step(state, NOTHING, placed(run.mesh, index))
         return state
 
     with Checkpoints(tmp_path, 1, 60.0) as checkpoints:

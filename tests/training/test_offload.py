@@ -14,7 +14,7 @@ from sharding.mesh import make_mesh
 from tests.training.sharded import LENGTH, MODEL, OPTIMIZER, ROWS, host, placed
 from training.assembly import Assembly, assemble
 from training.config import OptimizerConfig, RunConfig, TrainConfig
-from training.state import TrainState, fresh_state, shardings_of
+from training.state import NOTHING, TrainState, fresh_state, shardings_of
 
 TRAIN = TrainConfig(steps=4, batch_size=ROWS)
 MUON = dataclasses.replace(OPTIMIZER, name="muon")
@@ -39,8 +39,8 @@ def test_the_same_run_and_checkpoint(tmp_path: Path) -> None:
     (here, state), (away, moved) = of(MUON), of(dataclasses.replace(MUON, offload=True))
     assert (kinds(state), kinds(moved)) == ({"device"}, {"pinned_host"})
     for index in range(2):
-        state, one = here.step(state, placed(here.mesh, index))
-        moved, other = away.step(moved, placed(away.mesh, index))
+        state, one = here.step(state, NOTHING, placed(here.mesh, index))
+        moved, other = away.step(moved, NOTHING, placed(away.mesh, index))
         jax.tree.map(np.testing.assert_array_equal, host(one), host(other))
     assert kinds(moved) == {"pinned_host"}
     jax.tree.map(np.testing.assert_array_equal, host(state), host(moved))

@@ -12,6 +12,7 @@ import pytest
 from checkpointing.checkpoints import Checkpoints
 from tests.training.sharded import STEPS, Run, begin, host, mesh_of, placed
 from training.config import OptimizerConfig
+from training.state import NOTHING
 
 SIZES = tuple[int, int, int]
 SLOW = ("adamw", "adafactor", "lion")
@@ -30,7 +31,7 @@ def losses(name: str, sizes: SIZES) -> list[float]:
     run = run_of(name, sizes)
     state, found = run.state, []
     for index in range(STEPS):
-        state, metrics = run.step(state, placed(run.mesh, index))
+        state, metrics = run.step(state, NOTHING, placed(run.mesh, index))
         found.append(float(metrics["loss"]))
     return found
 
@@ -59,7 +60,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(name: str, tmp_path: Path) -> None
 
     def steps(state: Any, first: int, last: int) -> Any:
         for index in range(first, last):
-            state, _ = run.step(state, placed(run.mesh, index))
+            state, _ = run.step(state, NOTHING, placed(run.mesh, index))
         return state
 
     with Checkpoints(tmp_path, 1, 60.0) as checkpoints:
@@ -78,9 +79,9 @@ def test_the_step_is_compiled_once_and_takes_its_state_in_place(name: str) -> No
     state = run.state
     step: Any = run.step
     for index in range(3):
-        state, _ = step(state, placed(run.mesh, index))
+        state, _ = step(state, NOTHING, placed(run.mesh, index))
     assert step._cache_size() == 1
-    memory = step.lower(run.abstract, placed(run.mesh, 0)).compile().memory_analysis()
+    memory = step.lower(run.abstract, NOTHING, placed(run.mesh, 0)).compile().memory_analysis()
     held = sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(run.abstract)

@@ -40,7 +40,7 @@ from tests.training.sharded import (
 from training.assembly import assemble, lowered
 from training.config import OptimizerConfig, RunConfig, TrainConfig
 from training.optimizer import make_optimizer
-from training.state import abstract_params, shardings_of, stacked
+from training.state import NOTHING, abstract_params, shardings_of, stacked
 
 FOUR = dataclasses.replace(MODEL, num_layers=4)
 EIGHT = dataclasses.replace(MODEL, num_layers=8)
@@ -99,7 +99,7 @@ def trained(
     fresh = by_depth(run, layout, run.state, of)
     state, metrics, first = run.state, [], None
     for index in range(FEW):
-        state, values = run.step(state, placed(run.mesh, index))
+        state, values = run.step(state, NOTHING, placed(run.mesh, index))
         metrics.append(host(values))
         first = by_depth(run, layout, state, of) if first is None else first
     return fresh, first, metrics, by_depth(run, layout, state, of)
@@ -182,7 +182,7 @@ def in_rounds() -> tuple[MeshConfig, Run]:
     """Four stages of two rounds, with a state that is no longer fresh."""
     layout = MeshConfig(data=1, fsdp=2, pipeline=4, rounds=2, microbatches=4)
     run = start(layout, EIGHT)
-    state, _ = run.step(run.state, placed(run.mesh, 0))
+    state, _ = run.step(run.state, NOTHING, placed(run.mesh, 0))
     return layout, run._replace(state=state)
 
 
@@ -199,7 +199,7 @@ def test_parameters_do_not_travel_from_stage_to_stage(in_rounds: tuple[MeshConfi
     one, each forward and backward, and in the head.
     """
     _, run = in_rounds
-    compiled = run.step.lower(run.abstract, placed(run.mesh, 0)).compile()  # type: ignore[attr-defined]
+    compiled = run.step.lower(run.abstract, NOTHING, placed(run.mesh, 0)).compile()  # type: ignore[attr-defined]
     found = read(compiled, run.mesh).exchanges
     along = [e for e in found if "pipeline" in e.axes and e.sent > 1000]
     rows = ROWS // 2 * LENGTH * 32 * 4  # bytes of those of a device
@@ -237,7 +237,7 @@ def test_a_checkpoint_is_that_of_one_device(
         restored = checkpoints.state(1, one.abstract)
         expected = by_depth(run, layout, run.state, of)
         jax.tree.map(np.testing.assert_array_equal, host(restored), expected)
-        stepped, _ = one.step(restored, placed(one.mesh, 1))
+        stepped, _ = one.step(restored, NOTHING, placed(one.mesh, 1))
         checkpoints.save(2, stepped, {})
         checkpoints.wait()
     with Checkpoints(tmp_path, order=by) as checkpoints:

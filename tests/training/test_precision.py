@@ -18,7 +18,7 @@ from tests.training.sharded import LENGTH, OPTIMIZER, ROWS, mesh_of, placed
 from training.config import TrainConfig
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
-from training.state import abstract_params, abstract_state, shardings_of
+from training.state import NOTHING, abstract_params, abstract_state, shardings_of
 from training.step import make_step
 
 PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
@@ -37,7 +37,7 @@ def training(model: ModelConfig) -> Any:
     tx, schedule = make_optimizer(OPTIMIZER, 2, outline, mesh), learning_rate(OPTIMIZER, 2)
     abstract = abstract_state(tx, outline, mesh)
     step = make_step(outline, tx, schedule, train, mesh, abstract)
-    return jax.make_jaxpr(step)(abstract, placed(mesh, 0))
+    return jax.make_jaxpr(step)(abstract, NOTHING, placed(mesh, 0))
 
 
 def evaluation(model: ModelConfig) -> Any:

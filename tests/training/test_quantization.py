@@ -11,6 +11,7 @@ import pytest
 from model.config import Quantization, Remat
 from tests.jaxprs import equations
 from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
+from training.state import NOTHING
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
 TYPES = {"int8": {"int8"}, "fp8": {"float8_e4m3fn", "float8_e5m2"}}
@@ -22,7 +23,7 @@ def losses(kind: Quantization, sizes: tuple[int, int, int], remat: Remat = "none
     run = begin(mesh_of(*sizes), model)
     state, found = run.state, []
     for index in range(STEPS):
-        state, metrics = run.step(state, placed(run.mesh, index % 2))
+        state, metrics = run.step(state, NOTHING, placed(run.mesh, index % 2))
         found.append(float(metrics["loss"]))
     return np.array(found)
 
@@ -53,7 +54,7 @@ def test_what_remat_keeps_of_products_is_not_their_int32() -> None:
     """In bfloat16, as without quantization."""
     model = dataclasses.replace(MODEL, dtype="bfloat16", quantization="int8", remat="save_dots")
     run = begin(mesh_of(), model)
-    text = str(jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0)))
+    text = str(jax.make_jaxpr(run.step)(run.abstract, NOTHING, placed(run.mesh, 0)))
     # The scan over layers stacks what is kept, [2 layers, 16 rows, 16 tokens, ...].
     stacked = set(re.findall(r"(\w+)\[2,16,16,\d+(?:,\d+)?\]", text))
     assert "bf16" in stacked and "i32" not in stacked
@@ -63,6 +64,6 @@ def test_what_remat_keeps_of_products_is_not_their_int32() -> None:
 def test_every_product_of_the_blocks_is_quantized(kind: Quantization) -> None:
     """Forward, and both of the backward pass: seven weights."""
     run = begin(mesh_of(), dataclasses.replace(MODEL, quantization=kind))
-    jaxpr = jax.make_jaxpr(run.step)(run.abstract, placed(run.mesh, 0))
+    jaxpr = jax.make_jaxpr(run.step)(run.abstract, NOTHING, placed(run.mesh, 0))
     found = [{str(v.aval.dtype) for v in e.invars} for e in equations(jaxpr, "dot_general")]
     assert sum(types <= TYPES[kind] for types in found) == 3 * 7

@@ -9,6 +9,7 @@ import pytest
 
 from model.config import ModelConfig
 from tests.training.sharded import GROUPED, MODEL, STEPS, begin, host, mesh_of, placed
+from training.state import NOTHING
 
 SIZES = tuple[int, int, int]
 SLOW = pytest.mark.slow  # 8 devices on two cores: 10 to 40 s each
@@ -20,7 +21,7 @@ def trained(sizes: SIZES, model: ModelConfig) -> tuple[list[Any], Any, Any]:
     run = begin(mesh_of(*sizes), model)
     state, metrics, first = run.state, [], None
     for index in range(STEPS):
-        state, values = run.step(state, placed(run.mesh, index))
+        state, values = run.step(state, NOTHING, placed(run.mesh, index))
         metrics.append(host(values))
         first = host(state) if first is None else first
     return metrics, first, host(state)

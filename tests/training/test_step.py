@@ -15,7 +15,7 @@ from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_
 from training import head
 from training.config import TrainConfig
 from training.loss import batch_sums, count, means
-from training.state import abstract_params
+from training.state import NOTHING, abstract_params
 from training.step import gradients
 
 
@@ -96,7 +96,7 @@ def test_metrics_and_donation():
     # A sum, not a view of the state: what is looked at from outside cannot be donated.
     before = float(jax.numpy.abs(run.state.params["embedding"]).sum())
     grads, whole = accumulated(1)
-    state, metrics = run.step(run.state, placed(run.mesh, 0))
+    state, metrics = run.step(run.state, NOTHING, placed(run.mesh, 0))
     assert run.state.params["embedding"].is_deleted()
     assert metrics["grad_norm"] == pytest.approx(float(optax.global_norm(grads)), rel=1e-5)
     assert metrics["param_norm"] == pytest.approx(
