@@ -100,7 +100,7 @@ def test_the_mean_over_tasks(workdir: Path) -> None:
         lines = [line for _, line in read_metrics(workdir) if f"{kind}task_loss" in line]
         assert len(lines) == count
         for line in lines:
-            one, other = (line[f"{kind}loss/{name}"] for name in TASKS)
+            one, other = (line[f"{kind}loss/{name}"] or 0.0 for name in TASKS)
             assert line[f"{kind}task_loss"] == pytest.approx((one + other) / 2, rel=1e-12)
     steps = [line for _, line in read_metrics(workdir) if "task_loss" in line]
     assert all(line["task_loss"] != line["loss"] for line in steps)  # tasks count the same
