@@ -31,7 +31,7 @@ def test_keys_that_are_there(key):
         (
             "xyz",
             "the config has checkpoint, data, evaluation, layout, layouts, mesh, model, optimizer, "
-            "report, train, watch",
+            "report, train, tuning, watch",
         ),
         ("train.steps.more", "train.steps is a value and has no keys"),
         ("trian.steps.more", "train.steps is a value and has no keys"),

@@ -153,7 +153,8 @@ def products(tuning: TuningConfig, model: ModelConfig = MODEL) -> tuple[int, set
     run = begin(tuning, model=model)
 
     def of(params: Any, fixed: Fixed) -> Any:
-        return gradients(run.outline, params, batch(0), 1, 1e-3, run.mesh, fixed)
+        some: Any = batch(0)
+        return gradients(run.outline, params, some, 1, 1e-3, run.mesh, fixed)
 
     jaxpr = jax.make_jaxpr(of)(run.state.params, run.fixed)
     found = list(equations(jaxpr, "dot_general"))
