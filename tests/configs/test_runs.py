@@ -17,7 +17,18 @@ from tests.training.sharded import batch as some_batch
 from training.assembly import assemble
 from training.config import RunConfig
 
-HERE = ("books", "continued", "mixture", "python_stdlib", "tfds_text", "tiny")  # for one device
+HERE = (  # for one device
+    "books",
+    "chat",
+    "continued",
+    "intents",
+    "mixture",
+    "multitask",
+    "python_stdlib",
+    "tfds_text",
+    "tiny",
+    "translation",
+)
 PLACES = goldens.places()
 RUNS = flags.runs()
 PARAMETERS = {  # as published
@@ -94,6 +105,15 @@ def test_its_step_is_traced_on_eight_devices(name):
 
 def same(a: jax.ShapeDtypeStruct, b: jax.ShapeDtypeStruct) -> bool:
     return (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+@pytest.mark.parametrize("name", ["chat", "intents", "multitask", "translation"])
+def test_its_tiny_form_needs_no_assets(name):
+    config = importlib.import_module(f"configs.{name}").get_config("tiny")
+    assert f"configs/{name}.py:tiny" in (importlib.import_module(f"configs.{name}").__doc__ or "")
+    config.train.start_from = ""
+    corpora = door.read(config, "cpu").data.corpora()
+    assert {corpus.source for corpus in corpora} == {"python_stdlib"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -38,7 +38,8 @@ def test_every_task_can_be_found() -> None:
     for name in tasks.names():
         text = f"{name}:{arguments[name]}" if name in arguments else name
         found = tasks.find(text)
-        assert found.source.startswith("files:") and len(set(found.labels)) == len(found.labels)
+        assert found.source.startswith(("files:", "python_stdlib"))
+        assert len(set(found.labels)) == len(found.labels)
         assert tasks.identity(text) != tasks.identity(f"{text}:x")
         with pytest.raises(ValueError, match=f"^task='{name}:other'"):
             tasks.find(f"{name}:other")
@@ -83,6 +84,26 @@ def test_every_task_can_be_found() -> None:
                 )
             ),
         ),
+        (
+            "first_word",
+            {"text": "# while\nx = 1\n  from os import path\ndef f(): ..."},
+            Example("os import path <", " from"),
+        ),
+        ("first_word", {"text": "x = 1\nimport\n"}, None),
+        ("next_line", {"text": "one\n\n two\nthree\nfour"}, Example("one\n", "two")),
+        (
+            "next_line:chat",
+            {"text": "one\n\n two\nthree\nfour\nfive"},
+            Dialogue(
+                (
+                    {"role": "user", "content": "one"},
+                    {"role": "assistant", "content": "two"},
+                    {"role": "user", "content": "three"},
+                    {"role": "assistant", "content": "four"},
+                )
+            ),
+        ),
+        ("next_line", {"text": "one\ntwo"}, None),
         (
             "chat",
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]},
