@@ -21,7 +21,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-import numpy as np
 from absl import flags
 
 import commands
@@ -29,14 +28,12 @@ from configs import door, start_from
 from configs import flags as config_flags
 from data import statistics
 from data.preparation import Prepared, prepare
+from data.shown import marked, printable, shortened
 from data.stream import Corpus, Stream, stream_of
-from data.tokenizer import ByteLevelTokenizer, Tokenizer, decode
+from data.tokenizer import Tokenizer, decode
 from errors import UserError
 from reporting import outlook
 from training.config import RunConfig
-
-_MARKS = {True: ("\x1b[1;32m", "\x1b[0m"), False: ("[[", "]]")}
-"""What is before and after what is learned, on a terminal and elsewhere."""
 
 CONFIG = config_flags.define()
 STEP = flags.DEFINE_integer(
@@ -124,49 +121,12 @@ def show(
                 + ("" if learned is None else f", {int(learned.sum())} learned")
             )
             if learned is None:
-                lines = shortened(decode(tokenizer, ids), width).splitlines()
-                yield from (f"    | {printable(line)}" for line in lines)
+                text = shortened(decode(tokenizer, ids), width)
+                yield from (f"    | {printable(line)}" for line in text.splitlines())
             else:
-                yield from (f"    | {line}" for line in marked(tokenizer, ids, learned, width))
-
-
-def marked(tokenizer: Tokenizer, ids: np.ndarray, learned: np.ndarray, width: int) -> Iterator[str]:
-    """The lines of an example, with its specials spelled out and what is learned between marks."""
-    bounds = [0, *(np.flatnonzero(learned[1:] != learned[:-1]) + 1).tolist(), len(ids)]
-    runs = [
-        (shortened(_spelled(tokenizer, ids[low:high]), width), bool(learned[low]))
-        for low, high in itertools.pairwise(bounds)
-    ]
-    begin, end = _MARKS[sys.stdout.isatty() and "NO_COLOR" not in os.environ]
-    line = ""
-    for text, is_learned in runs:
-        # A line end that ends a run belongs to it, and what is learned is marked line by line.
-        for i, part in enumerate(text.split("\n")):
-            if i:
-                yield line
-                line = ""
-            shown = printable(part)
-            line += f"{begin}{shown}{end}" if is_learned and shown else shown
-    if line:
-        yield line
-
-
-def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
-    """Text of ids, in which specials are seen."""
-    parts = []
-    for is_special, some in itertools.groupby(ids.tolist(), tokenizer.special_ids.__contains__):
-        if is_special:
-            parts += [_spelling(tokenizer, i) for i in some]
-        else:
-            parts.append(decode(tokenizer, some))
-    return "".join(parts)
-
-
-def _spelling(tokenizer: Tokenizer, special: int) -> str:
-    if isinstance(tokenizer, ByteLevelTokenizer):
-        return tokenizer.spelling(special)
-    names = {tokenizer.bos_id: "<BOS>", tokenizer.eos_id: "<EOS>"}
-    return names.get(special, f"<{special}>")
+                colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+                lines = marked(tokenizer, ids, learned, width, colours)
+                yield from (f"    | {line}" for line in lines)
 
 
 def _bytes(corpus: Corpus, document: int, end: int) -> int:
@@ -175,18 +135,6 @@ def _bytes(corpus: Corpus, document: int, end: int) -> int:
     first = int(store.token_offsets[document])
     # What the tokenizer puts in front is no text.
     return max(int(store.token_bytes[store.read(first, first + end)].sum()) - store.prefix_bytes, 0)
-
-
-def printable(line: str) -> str:
-    """The line with the control characters in it spelled out: a terminal would obey them."""
-    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
-
-
-def shortened(text: str, width: int) -> str:
-    """The text, or its beginning and its end."""
-    if not width or len(text) <= width:
-        return text
-    return f"{text[: width - width // 2]} ... {text[len(text) - width // 2 :]}"
 
 
 def find(config: RunConfig, data: Prepared, stream: Stream, name: str) -> Iterator[str]:

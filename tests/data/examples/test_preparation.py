@@ -151,18 +151,20 @@ def test_rates_mix_examples(folder: Folder) -> None:
 
 def test_tasks_and_text_in_one_mixture(folder: Folder) -> None:
     where = folder("gsm8k", questions(40), questions(4))
-    texts = folder("texts", [{"text": "plain text " * 9}] * 30, [{"text": "other text"}])
+    leak = {"text": "who knows: question 222 answer so"}
+    texts = folder("texts", [{"text": "plain text " * 9}] * 30 + [leak], [{"text": "other text"}])
     splits: dict[str, Any] = {"train_split": "train.jsonl", "eval_split": "val.jsonl"}
     config = made_of(
         mixture={
             "task": CorpusConfig(task="gsm8k", source=f"files:{where}/*.jsonl", **splits),
             "text": CorpusConfig(source=f"files:{texts}/*.jsonl", **splits),
         },
-        filters=FilterConfig(exact_duplicates=True),
+        filters=FilterConfig(exact_duplicates=True, decontaminate=4),
     )
     data = prepare(config)
     task, text = data.corpora
     assert (task.train.n_documents, text.train.n_documents) == (40, 1)  # filters are of the text
+    assert text.train.manifest["counts"]["dropped: overlap with what is evaluated on"] == 1
     batch = stream_of(config, 4, data).batch(0)
     learned = batch["weights"].sum(axis=1)
     padded = (batch["segments"] > 0).sum(axis=1)

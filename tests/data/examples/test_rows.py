@@ -23,6 +23,7 @@ from data.stream import Corpus, Stream
 from data.tokenizer import ByteTokenizer
 from data.windows import Windows
 from tests.data.shards import Records, Texts
+from tests.data.tokenizing.kinds import KINDS, of_kind
 
 BOS, EOS = ByteTokenizer.bos_id, ByteTokenizer.eos_id
 L = 96
@@ -108,6 +109,27 @@ def test_packed_is_one_by_one(tmp_path: Path, some: list[tuple[str, str]]) -> No
     assert rows["weights"].sum() == made.n_learned == learned
     assert rows["bytes"].sum() == learned - len(some)
     assert made.n_bytes == sum(len(f"Question: {q}\nAnswer: {a}".encode()) for q, a in some)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_exact_with_every_tokenizer(tmp_path: Path, kind: str) -> None:
+    """Also with one that puts a space before a text, which stands before no answer."""
+    tokenizer = of_kind(kind)
+    some = [("What is né?", "漢字 one"), ("", "x"), ("  a\n", "\u2581 b  c")]
+    records = [question(*one) for one in some]
+    path = tmp_path / "store"
+    making = Making("gsm8k", 400)
+    made = building.build(path, [Records(records)], tokenizer, {}, making=making)
+    rows = one_epoch(made, 400)
+    assert rows["bytes"].sum() == sum(len(f" {a}".encode()) for _, a in some)
+    for document, (q, a) in enumerate(some):
+        first, end = made.token_offsets[document : document + 2].tolist()
+        prompt = [tokenizer.bos_id, *tokenizer.encode_batch([f"Question: {q}\nAnswer:"])[0]]
+        answer = [*tokenizer.encode_inner([f" {a}"])[0], tokenizer.eos_id]
+        assert made.read(first, end).tolist() == [*prompt, *answer]
+        assert made.learned(first, end).tolist() == [False] * len(prompt) + [True] * len(answer)
+        text = f"Question: {q}\nAnswer: {a}"
+        assert made.byte_offsets[document + 1] - made.byte_offsets[document] == len(text.encode())
 
 
 @given(CHOICES)

@@ -146,6 +146,22 @@ def test_rows(tmp_path: Path, kind: Any, rows: int) -> None:
     assert len(read(f"files:{tmp_path}/a.parquet", "train[:50%]")) in range(10, 40)
 
 
+def test_whole_records_are_documents_without_a_text(tmp_path: Path) -> None:
+    """As a task wants them: all fields, with the id; a file that is a text has no record."""
+    records: list[dict[str, Any]] = [
+        {"id": "a", "q": "é", "said": [{"role": "user", "content": "x"}]},
+        {"id": "b", "q": "", "said": []},
+    ]
+    (tmp_path / "a.jsonl").write_bytes(lines(records))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "b.parquet")
+    write_array_record(tmp_path / "c.array_record", [json.dumps(r).encode() for r in records])
+    (tmp_path / "d.txt").write_text("a text")
+    expected = [Document(record["id"], "", record) for record in records]
+    for name in ("a.jsonl", "b.parquet", "c.array_record"):
+        assert read(f"files:{tmp_path}/{name}", "all", text_key="") == expected
+    assert read(f"files:{tmp_path}/d.txt", "all", text_key="") == [Document("d.txt", "a text")]
+
+
 def test_formats_of_records_may_be_together(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines(RECORDS[:10]))
     write_array_record(tmp_path / "b.array_record", [lines([r]) for r in RECORDS[10:20]])

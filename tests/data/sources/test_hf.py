@@ -60,6 +60,12 @@ def test_a_saved_dataset_is_read_in_ranges(saved: Path, monkeypatch: pytest.Monk
     assert read(f"hf:{saved / 'train'}", "train") == DOCUMENTS  # one split, saved alone
 
 
+def test_whole_records(folder: Path, saved: Path) -> None:
+    expected = [Document(f"d{i}", "", RECORDS[i]) for i in range(60)]
+    for where in (folder, saved):
+        assert read(f"hf:{where}", "train", text_key="") == expected
+
+
 def test_parts_by_percent(folder: Path, saved: Path) -> None:
     for root in (folder, saved):
         parts = [read(f"hf:{root}", split) for split in ("train[:50%]", "train[50%:]")]

@@ -39,6 +39,12 @@ def test_any_prepared_dataset_reads_as_documents(poems: Path) -> None:
     assert len(read_poems(poems, "train[30:]+validation")) == 18
 
 
+def test_whole_records(poems: Path) -> None:
+    plain = read_poems(poems)
+    expected = [Document(d.id, "", {"text": d.text, **d.metadata}) for d in plain]
+    assert read_poems(poems, text_key="") == expected
+
+
 def test_shards_are_ranges(poems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_poems(poems)
     monkeypatch.setattr(tfds, "_SHARD_BYTES", 300)
