@@ -61,14 +61,27 @@ def _head(plan: Plan) -> Iterator[str]:
         f"{config.train.batch_size:,} x {config.data.sequence_length:,} tokens in "
         f"{config.train.accumulation} microbatches; remat {config.model.remat}"
     )
+    if not config.tuning.everything:
+        moving, fixed = (total(plan.tensors, kind) for kind in ("parameters", "fixed"))
+        yield (
+            f"tuning: {config.tuning.method}; on each device {moving / 1e6:,.1f} MB of parameters "
+            f"move, and {fixed / 1e6:,.1f} MB stay"
+        )
     for note in plan.notes:
         yield f"note: {note}"
 
 
 def _tensors(plan: Plan) -> Iterator[str]:
-    yield "\nparameters"
+    yield from _table_of(plan, "parameters", "parameters")
+    yield from _table_of(plan, "fixed", "parameters that stay as they are")
+
+
+def _table_of(plan: Plan, kind: str, heading: str) -> Iterator[str]:
+    if not (tensors := [tensor for tensor in plan.tensors if tensor.kind == kind]):
+        return
+    yield f"\n{heading}"
     rows = [("tensor", "shape", "split by", "MB a device")]
-    for one in (tensor for tensor in plan.tensors if tensor.kind == "parameters"):
+    for one in tensors:
         dims = ", ".join(f"{a} {n}" for a, n in zip(one.axes, one.shape, strict=True))
         split = ", ".join(
             f"{a} by {' x '.join(by)}" for a, by in zip(one.axes, one.mesh_axes, strict=True) if by
@@ -79,8 +92,9 @@ def _tensors(plan: Plan) -> Iterator[str]:
 
 def _memory(plan: Plan) -> Iterator[str]:
     yield "\nmemory of a device"
-    kept = {kind: total(plan.tensors, kind) for kind in ("parameters", "optimizer")}
-    rows = [(f"{kind}", size) for kind, size in kept.items()]
+    kept = {kind: total(plan.tensors, kind) for kind in ("parameters", "optimizer", "fixed")}
+    names = {"fixed": "parameters that stay"}
+    rows = [(names.get(kind, kind), size) for kind, size in kept.items() if size]
     if plan.program is None:
         rows = [
             (one.name, one.bytes)

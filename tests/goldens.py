@@ -32,6 +32,8 @@ def run_on(name: str, hardware: str) -> RunConfig:
     config = _config(name)
     if config.data.tokenizer is None:
         config.data.tokenizer = "tokenizer.json"
+    if config.train.start_from is None:  # whose shape the config has
+        config.train.start_from = ""
     made, _ = layouts.applied(config, hardware)
     return door.with_vocabulary(door.read(made, "tpu"), config.data.tokenizer_vocab_size)
 
@@ -48,10 +50,12 @@ def text(name: str, hardware: str) -> str:
     split = " x ".join(f"{axis}={size}" for axis, size in sizes.items() if size > 1) or "one device"
     lines = [f"{name} on {hardware}: {split}, accumulation {run.train.accumulation}"]
     alike: dict[str, tuple[tuple[str, ...], ...]] = {}
-    for kind in ("parameters", "optimizer"):
+    for kind in ("parameters", "optimizer", "fixed"):
+        if kind == "fixed" and not total(tensors, kind):
+            continue  # all move
         lines.append(f"{kind}: {total(tensors, kind):,} bytes a device")
         for one in (tensor for tensor in tensors if tensor.kind == kind):
-            if kind == "parameters":
+            if kind != "optimizer":
                 alike[one.name] = one.mesh_axes
             elif any(one.name.endswith(k) and v == one.mesh_axes for k, v in alike.items()):
                 continue  # it lies as its parameter does

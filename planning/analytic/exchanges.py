@@ -87,12 +87,17 @@ def _blocks(layout: Layout) -> list[Exchange]:
         lines += [
             Exchange(FORWARD, "", "weights", "all-gather", axes, size, times, formula),
             Exchange(BACKWARD, "", "weights, again", "all-gather", axes, size, times, formula),
-            Exchange(BACKWARD, "", "gradients", "reduce-scatter", axes, size, times, formula),
         ]
-    for axes, elements in _added_up(weights, "summed", "held").items():
+    learnt = [p for p in weights if p.moves]
+    for axes, elements in _added_up((p for p in learnt if p.gathered), "gathered", "whole").items():
+        size, formula = a * elements / layout.layers, "a x weights of a block"
+        lines.append(
+            Exchange(BACKWARD, "", "gradients", "reduce-scatter", axes, size, times, formula)
+        )
+    for axes, elements in _added_up(learnt, "summed", "held").items():
         size, formula = a * elements / layout.layers, "a x shards of a block"
         lines.append(Exchange(BACKWARD, "", "gradients", "all-reduce", axes, size, times, formula))
-    norms = [p for p in blocks if "norm" in p.axes]
+    norms = [p for p in blocks if "norm" in p.axes and p.moves]
     for axes, elements in _added_up(norms, "summed", "held").items():
         size, formula = 4 * elements / layout.layers, "4 x scales and biases"
         lines.append(
@@ -183,6 +188,7 @@ def _tables(layout: Layout) -> list[Exchange]:
     a, n = layout.itemsize, layout.microbatches
     tables = {p.name: p for p in layout.parameters if "vocab" in p.axes}
     head = tables.get("unembedding", tables["embedding"])
+    learns = tables["embedding"].moves
     features = layout.all_rows * layout.length * layout.run.model.embed_dim
     length = layout.run.data.sequence_length
     along = set(_axes(layout, "length", length))
@@ -195,7 +201,8 @@ def _tables(layout: Layout) -> list[Exchange]:
     lines = [
         Exchange(HEAD, "", "table", "all-gather", head.gathered, a * head.whole, n, "V D a"),
         Exchange(
-            HEAD, "", "its gradient", "reduce-scatter", head.gathered, 4 * head.whole, n, "4 V D"
+            *(HEAD, "", "its gradient", "reduce-scatter", head.gathered),
+            *(4 * head.whole * head.moves, n, "4 V D"),
         ),
         Exchange(HEAD, "", "features", "all-gather", split, a * features, n, "B T D a"),
         Exchange(
@@ -203,15 +210,20 @@ def _tables(layout: Layout) -> list[Exchange]:
         ),
         Exchange(HEAD, "", "gradient of features", "all-reduce", rest, a * features, n, "B T D a"),
         Exchange(HEAD, "", "looked up", "reduce-scatter", found, a * features, n, "B T D a"),
-        Exchange(HEAD, "", "slope of looked up", "all-gather", found, a * features, n, "B T D a"),
+        Exchange(
+            *(HEAD, "", "slope of looked up", "all-gather", found),
+            *(a * features * learns, n, "B T D a"),
+        ),
         Exchange(HEAD, "", "embedded", "all-to-all", embed, a * looked_up, n, "B T D a"),
         Exchange(
-            HEAD, "", "gradient of embedded", "all-to-all", embed, 4 * looked_up, n, "4 B T D"
+            *(HEAD, "", "gradient of embedded", "all-to-all", embed),
+            *(4 * looked_up * learns, n, "4 B T D"),
         ),
     ]
     return lines + [
         Exchange(HEAD, "", f"{name}'s gradient", "all-reduce", p.summed, 4 * p.held, n, "4 V D")
         for name, p in tables.items()
+        if p.moves
     ]
 
 
@@ -242,7 +254,8 @@ def _muon(layout: Layout) -> list[Exchange]:
     """Matrices to the device that makes them orthogonal, and back."""
     if layout.run.optimizer.name != "muon":
         return []
-    matrices = (p for p in layout.parameters if {"embed", "expert_embed"} & {*p.axes})
+    sides = {"embed", "expert_embed", "adapter"}
+    matrices = (p for p in layout.parameters if p.moves and sides & {*p.axes})
     held = sum(p.held for p in matrices if p.in_blocks)
     axes, size = _axes(layout, "stack"), layout.itemsize * held
     return [

@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from errors import UserError
 from model import parameters
+from model.parameters import Params
 from planning.chip import Torus
 from planning.topology import Topology
 from sharding.attention import Form, form
@@ -25,7 +26,8 @@ from sharding.schedule import Schedule, schedule
 from sharding.table import mesh_axes
 from training.config import RunConfig
 from training.optimizer import make_optimizer
-from training.state import TrainState, abstract_state
+from training.state import TrainState, abstract_fixed, abstract_state
+from training.tuning import Moving, moving
 
 
 class Parameter(NamedTuple):
@@ -40,6 +42,7 @@ class Parameter(NamedTuple):
         it and the tokens. (Experts stay where they are: tokens go to them.)
       whole: elements on a device when it is.
       summed: mesh axes that split the tokens and not it: its gradient is summed along them.
+      moves: whether it has a gradient at all.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Parameter(NamedTuple):
     gathered: tuple[str, ...]
     whole: int
     summed: tuple[str, ...]
+    moves: bool = True
 
     @property
     def in_blocks(self) -> bool:
@@ -229,8 +233,29 @@ class Layout:
         """Shapes, dtypes and shardings of what training carries from step to step."""
         outline = _outline(self.run.model)
         optimizer, steps = self.run.optimizer, self.run.train.steps
-        tx = make_optimizer(optimizer, steps, outline, self.mesh)  # type: ignore[arg-type]
-        return abstract_state(tx, outline, self.mesh)  # type: ignore[arg-type]
+        mesh, moves = self.mesh, self.moving
+        tx = make_optimizer(optimizer, steps, outline, mesh, moves)  # type: ignore[arg-type]
+        return abstract_state(tx, outline, mesh, moves)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def fixed(self) -> Params:
+        """Likewise, of the parameters that it only reads."""
+        outline = _outline(self.run.model)
+        return abstract_fixed(outline, self.mesh, self.moving)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def moving(self) -> Moving:
+        """What of the parameters moves."""
+        return moving(self.run.tuning, _outline(self.run.model))
+
+    @property
+    def head_learns(self) -> bool:
+        """Whether the output projection's table moves."""
+        return self.learns("embedding" if self.run.model.tie_embeddings else "unembedding")
+
+    def learns(self, name: str) -> bool:
+        """Whether a weight of that name moves."""
+        return any(p.moves for p in self.parameters if p.name.rpartition(".")[2] == name)
 
     @functools.cached_property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -265,6 +290,7 @@ class Layout:
             gathered,
             held * math.prod(self.sizes[axis] for axis in gathered),
             tuple(a for a in of_tokens if a not in split),
+            self.moving.names is None or name in self.moving.names,
         )
 
 

@@ -64,6 +64,7 @@ def _state(layout: Layout) -> list[Held]:
     state, batch = layout.state, 6 * 4 * layout.all_rows * layout.microbatches * layout.length
     return [
         Held("parameters", "parameters", bytes_of(state.params), "4 x elements on the device"),
+        Held("parameters", "parameters that stay", bytes_of(layout.fixed), "a x elements"),
         Held(
             "optimizer",
             "optimizer state",
@@ -77,7 +78,7 @@ def _state(layout: Layout) -> list[Held]:
 
 
 def _gradients(layout: Layout) -> list[Held]:
-    elements = sum(p.held for p in layout.parameters)
+    elements = sum(p.held for p in layout.parameters if p.moves)
     lines = [
         Held("gradients", "gradients", 4 * elements, "4 x elements on the device", (BLOCKS, UPDATE))
     ]
@@ -199,7 +200,10 @@ def _weights(layout: Layout) -> list[Held]:
     blocks = [p for p in layout.parameters if p.in_blocks]
     held, whole = sum(p.held for p in blocks), sum(p.whole for p in blocks if p.gathered)
     of_one = layout.itemsize * whole // layout.layers
+    # What stays is in that dtype already.
+    held -= sum(p.held for p in blocks if not p.moves)
     cast = layout.itemsize * held if layout.itemsize < 4 else 0
+    learnt = sum(p.whole for p in blocks if p.gathered and p.moves)
     return [
         Held("weights", "cast, of all blocks", cast, "a x elements", (HEAD, BLOCKS)),
         # The next block's are gathered while one is computed.
@@ -207,7 +211,7 @@ def _weights(layout: Layout) -> list[Held]:
         Held(
             "weights",
             "gradients of a block before they are scattered",
-            of_one,
+            layout.itemsize * learnt // layout.layers,
             "a x elements",
             (BLOCKS,),
         ),
@@ -223,7 +227,7 @@ def _head(layout: Layout) -> list[Held]:
     features = 2 * layout.all_rows * layout.outside * model.embed_dim * layout.itemsize
     return [
         Held("head", "table, gathered", layout.itemsize * table, "V D a", (HEAD,)),
-        Held("head", "gradient of the table", 4 * table, "4 V D", (HEAD,)),
+        Held("head", "gradient of the table", 4 * table * layout.head_learns, "4 V D", (HEAD,)),
         Held("head", "logits and their gradient", part + slope, "logits_mb x (1 + a / 4)", (HEAD,)),
         Held("head", "features and their gradient", features, "2 B T D a", (HEAD,)),
     ]

@@ -87,10 +87,13 @@ def _products(layout: Layout) -> list[Work]:
     }
     of_attention = _latent_products(layout) if model.latent.kv_rank else _head_products(layout)
     every, lines = {*of_attention, *of_mlp} - (set() if model.gated else {"gate"}), []
+    # Backward two products for each: of a weight that stays, one.
+    learnt = {name for name in every if _learns(layout, name)}
     for phase, each, names in (
         (FORWARD, 1, every),
         (AGAIN, 1, remat.again(model)),
-        (BACKWARD, 2, every),
+        (BACKWARD, 2, learnt),
+        (BACKWARD, 1, every - learnt),
     ):
         for half, products in ((ATTENTION, of_attention), (MLP, of_mlp)):
             shapes = [shape for name, some in products.items() if name in names for shape in some]
@@ -108,6 +111,33 @@ def _products(layout: Layout) -> list[Work]:
                     f"{2 * each} n B T x weights of {half}",
                 )
             )
+    return lines
+
+
+def _learns(layout: Layout, name: str) -> bool:
+    """Whether a weight moves with which a tensor of that name is made."""
+    latent = {"query": ("query_down", "query_up"), "key": ("kv_down", "key_up")}
+    return any(map(layout.learns, (name, *latent.get(name, (f"{name}_up",)))))
+
+
+def _adapters(layout: Layout) -> list[Work]:
+    """Two small products beside each weight that has an adapter, and four back."""
+    model, m = layout.run.model, layout.rows * layout.length
+    if (adapter := model.adapter).kind == "none":
+        return []
+    embed, hidden = model.embed_dim, layout.hidden
+    sides = {name: shapes[0] for name, shapes in _head_products(layout).items()}
+    sides |= {"gate": (embed, hidden), "up": (embed, hidden), "down": (hidden, embed)}
+    lines = []
+    for phase, times in ((FORWARD, 1), (BACKWARD, 2), (AGAIN, 1 if model.remat != "none" else 0)):
+        flops = sum(2 * m * adapter.rank * sum(sides[name]) for name in adapter.targets)
+        moved = sum(
+            layout.itemsize * m * (sides[name][0] + 3 * sides[name][1]) for name in adapter.targets
+        )
+        n = layout.calls * times
+        filled = _fill(layout, adapter.rank)
+        formula = f"{2 * times} n B T x weights of adapters"
+        lines.append(Work(phase, "", "adapters", n * flops, n * flops / filled, n * moved, formula))
     return lines
 
 
@@ -221,11 +251,12 @@ def _head(layout: Layout) -> list[Work]:
     """The output projection with its loss and both gradients, and the embedding."""
     model, a, n = layout.run.model, layout.itemsize, layout.microbatches
     m, width, vocab = layout.all_rows * layout.length, model.embed_dim, layout.vocab
-    flops = 6 * m * vocab * width
+    products = 6 if layout.head_learns else 4  # logits, and gradients of features and table
+    flops = products * m * vocab * width
     parts = -(-4 * m * layout.numbers // (model.logits_mb << 20))
     # Logits are written, reduced and made a gradient of; the table's gradient grows part by part.
     logits = m * vocab * (4 * 4 + 3 * a)
-    table = parts * vocab * width * (2 * a + 8)
+    table = parts * vocab * width * (2 * a + 8 * layout.head_learns)
     embedding = layout.all_rows * layout.between * width * 2 * (a + 4)
     return [
         Work(
@@ -235,14 +266,14 @@ def _head(layout: Layout) -> list[Work]:
             n * flops,
             n * flops / _fill(layout, width, vocab),
             n * (logits + table),
-            "6 x microbatches x B T V D",
+            f"{products} x microbatches x B T V D",
         ),
         Work(HEAD, "", "embedding", 0, 0, n * embedding, "2 x microbatches x B T D (a + 4)"),
     ]
 
 
 def _update(layout: Layout) -> list[Work]:
-    state, elements = layout.state, sum(p.held for p in layout.parameters)
+    state, elements = layout.state, sum(p.held for p in layout.parameters if p.moves)
     kept = bytes_of(state.params) + bytes_of(state.opt_state)
     moved = 2 * kept + 3 * 4 * elements
     if layout.microbatches > 1:
@@ -259,9 +290,10 @@ ITERATIONS = 5  # of optax.contrib's Newton-Schulz
 
 def _muon(layout: Layout) -> Work:
     """Newton-Schulz, of matrices [I, O]: with s the smaller side, 5 x (4 s^2 l + 2 s^3)."""
-    found = muon.matrices({p.name: p.axes for p in layout.parameters})
+    moving = [p for p in layout.parameters if p.moves]
+    found = muon.matrices({p.name: p.axes for p in moving})
     flops, moved = 0.0, 0.0
-    for parameter in layout.parameters:
+    for parameter in moving:
         matrix = found[parameter.name]
         if matrix is None:
             continue
@@ -310,4 +342,12 @@ def _experts(layout: Layout) -> list[Work]:
 
 
 Term = Callable[[Layout], list[Work]]
-TERMS: tuple[Term, ...] = (_products, _attention, _elementwise, _experts, _head, _update)
+TERMS: tuple[Term, ...] = (
+    _products,
+    _adapters,
+    _attention,
+    _elementwise,
+    _experts,
+    _head,
+    _update,
+)

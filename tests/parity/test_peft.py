@@ -63,7 +63,7 @@ class Both:
                 if "lora_magnitude" in key:
                     parameter.mul_(1 + 0.3 * torch.rand(parameter.shape))
                 elif "lora_" in key:
-                    parameter.normal_(std=0.3)
+                    parameter.normal_(std=0.2)
         self.model.eval()
         self.folder = folder / "adapters"
         self.model.save_pretrained(self.folder)
