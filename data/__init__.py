@@ -2,6 +2,8 @@
 
 - `sources/` finds a corpus, names its content by a fingerprint, and reads it in shards
   (`documents.py`): one file a source, and a table of them.
+- `tasks/` says what of a corpus's records is asked and what is learned, a file each; `examples/`
+  makes tokens of them, with a bit for each that is learned.
 - `tokenizer.py` and `tokenizing/` turn text into token ids and back; every id knows how many bytes
   it stands for. Documents of any size are cut where the ids stay the same.
 - `chunks.py`, `worker.py`, `workers.py` and `building.py` tokenize in parallel processes, and go on
