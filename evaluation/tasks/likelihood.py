@@ -89,9 +89,7 @@ class Likelihoods:
         found = np.zeros((len(prompts), len(self._labels.paths)))
         # Those of a batch are about as long, and padded little.
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        parts = [
-            order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)
-        ]
+        parts = [order[i : i + self._batch_size] for i in range(0, len(order), self._batch_size)]
         pending: tuple[list[int], jax.Array] | None = None
         stop: jax.Array | bool = False
 

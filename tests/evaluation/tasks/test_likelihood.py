@@ -104,9 +104,7 @@ def test_what_is_too_long():
     config = small_config()
     score, params = likelihoods(config, 2)
     assert score.too_long(range(19)) == ""  # and five of the longest label are fed
-    assert score.too_long(range(20)) == (
-        "its 20 tokens and 5 of the labels exceed the model's 24"
-    )
+    assert score.too_long(range(20)) == ("its 20 tokens and 5 of the labels exceed the model's 24")
     longest = [(0, *range(20, 38))]
     want = one_by_one(config, longest, LABELS[:1])
     np.testing.assert_allclose(score(params, longest)[:, :1], want, rtol=1e-5)
