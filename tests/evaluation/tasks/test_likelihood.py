@@ -32,7 +32,7 @@ def likelihoods(
     config: ModelConfig, batch_size: int, **sizes: int
 ) -> tuple[Likelihoods, parameters.Params]:
     mesh = mesh_of(**sizes)
-    layout = MeshConfig(**sizes)
+    layout = MeshConfig(**sizes)  # type: ignore[arg-type]
     outline = parameters.outline(config, means(mesh, config, layout))
     where = shardings_of(abstract_params(outline, mesh))
     params = jax.device_put(nnx.to_pure_dict(nnx.state(lively(config), nnx.Param)), where)
@@ -42,14 +42,15 @@ def likelihoods(
 def one_by_one(config: ModelConfig, prompts=PROMPTS, labels=LABELS) -> np.ndarray:
     """Of each prompt and label: the row of both, its softmax in float64, and a sum."""
     run, length = runner(config), 24
-    ended = [ids + (EOS,) if ids in ((7, 8), (7, 8, 5)) else ids for ids in labels]
+    ended = [(*ids, EOS) if ids in ((7, 8), (7, 8, 5)) else ids for ids in labels]
     found = np.zeros((len(prompts), len(labels)))
     for p, prompt in enumerate(prompts):
         for index, label in enumerate(ended):
             ids = [*prompt, *label]
             row = np.array([ids + [0] * (length - len(ids))], np.int32)
-            logits = run(row, np.arange(length)[None], np.ones((1, length), np.int32))
-            logits = np.asarray(logits[0, :, : config.vocab_size], np.float64)
+            ones = np.ones((1, length), np.int32)
+            found_TV = run(row, np.arange(length)[None], ones)[0, :, : config.vocab_size]
+            logits = np.asarray(found_TV, np.float64)
             for at in range(len(prompt), len(ids)):
                 before = logits[at - 1]
                 top = before.max()
