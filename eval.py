@@ -27,17 +27,17 @@ from absl import flags
 from etils import epath
 
 import commands
-from checkpointing.workdir import Workdir
+from checkpointing.workdir import TOKENIZER, Workdir
 from configs import start_from
 from data import tasks
-from data.config import Corpus, DataConfig
+from data.config import DataConfig
 from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
 from evaluation import metrics
 from evaluation.metrics import METRICS
 from evaluation.perplexity import evaluate, make_scorer, together
-from evaluation.tasks.cases import Asked, read
+from evaluation.tasks.cases import Reading, read
 from evaluation.tasks.judge import Judge, Model, write
 from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
 from inference.loading import load_run
@@ -91,6 +91,8 @@ def judge_task(job: commands.Job, name: str) -> None:
         raise UserError(f"--{given[0]} is of plain text: a task's examples have none; leave it out")
     try:
         task = tasks.find(name)
+        source = SOURCE.value or "python_stdlib"  # which stands for the task's own
+        data = DataConfig(source, sequence_length=2, packing="best_fit", task=name)
     except ValueError as error:
         raise UserError(f"--{error}") from None
     metrics.check(task.metrics)
@@ -104,29 +106,15 @@ def judge_task(job: commands.Job, name: str) -> None:
     loaded = load_run(workdir, step, mesh, None if draws else rows)
     trained = loaded.trained
     config, job.watch.bounds = trained.config, trained.config.watch
-    asked = Asked(
-        name,
-        task,
-        Corpus(
-            name=name,
-            weight=1.0,
-            source=SOURCE.value or task.source,
-            train_split=task.train_split,
-            eval_split=task.eval_split,
-            text_key="",
-            data_dir=config.data.data_dir,
-            invalid_utf8=config.data.invalid_utf8,
-        ),
-        SPLIT.value or task.eval_split,
-    )
-    found = commands.in_turn(
-        job,
-        lambda progress: read(asked, EXAMPLES.value, loaded.tokenizer, loaded.published, progress),
-    )
+    same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
+    (corpus,) = dataclasses.replace(data, **same).corpora()
+    split, path = SPLIT.value or corpus.eval_split, str(workdir.path / TOKENIZER)
+    how = Reading(loaded.tokenizer, path, config.data.chat_template, EXAMPLES.value)
+    found = commands.in_turn(job, lambda progress: read(corpus, split, how, progress))
     seen = hashlib.sha256(repr(found).encode()).hexdigest()
     commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})
     model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
-    judge = Judge(asked, found, model, rows or config.evaluation.batch_size)
+    judge = Judge(name, found, model, rows or config.evaluation.batch_size)
     shown: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
@@ -140,7 +128,7 @@ def judge_task(job: commands.Job, name: str) -> None:
         write(judged.answers, epath.Path(OUT.value))
     if jax.process_index() == 0:
         print(str(judged), file=sys.stderr)
-        about = {"task": name, "split": asked.split, "examples": judged.examples}
+        about = {"task": name, "split": split, "examples": judged.examples}
         if task.labels:
             about["labels"] = len(task.labels)
         line = {**about, **judged.line(), "step": step, "seconds": round(judged.seconds, 3)}

@@ -11,13 +11,14 @@ from etils import epath
 from jax.sharding import Mesh
 
 from cluster.interrupts import BrokenOff, Vote
+from data import tasks
 from data.tokenizer import Tokenizer
 from errors import UserError
 from evaluation import intervals, metrics
 from evaluation.decoding import to_decode
 from evaluation.intervals import Estimate
 from evaluation.metrics import METRICS
-from evaluation.tasks.cases import Asked, Case
+from evaluation.tasks.cases import Case
 from evaluation.tasks.likelihood import Likelihoods, choose
 from evaluation.tasks.trie import Trie, plant
 from inference.texts import Ending, continued
@@ -87,7 +88,7 @@ class Judge:
     """Judges a model by cases of a task.
 
     Args:
-      asked: the task.
+      name: of the task, see data.tasks.find.
       cases: from evaluation.tasks.cases.read.
       model: what is judged.
       batch_size: cases at a time.
@@ -97,14 +98,14 @@ class Judge:
         label that cannot be, or a case is longer than the model takes.
     """
 
-    def __init__(self, asked: Asked, cases: Sequence[Case], model: Model, batch_size: int) -> None:
-        self.name, self._task = asked.name, asked.task
+    def __init__(self, name: str, cases: Sequence[Case], model: Model, batch_size: int) -> None:
+        self.name, self._task = name, tasks.find(name)
         self._cases, self._model, self._batch_size = cases, model, batch_size
         names = self._task.metrics
         if not names:
-            raise UserError(f"the task {asked.name!r} names no metric: give its Task some")
+            raise UserError(f"the task {name!r} names no metric: give its Task some")
         metrics.check(names)
-        self._drawn = [name for name in names if METRICS[name].judge is not None]
+        self._drawn = [one for one in names if METRICS[one].judge is not None]
         self._likelihoods: Likelihoods | None = None
         self._generator: Generator | None = None
         if len(self._drawn) < len(names):
@@ -122,7 +123,7 @@ class Judge:
                     f"the model's {limit}"
                 )
             if told:
-                raise UserError(f"{case.name!r} of task {asked.name!r} is too long ({told})")
+                raise UserError(f"{case.name!r} of task {name!r} is too long ({told})")
 
     def _tree(self) -> Trie:
         names, tokenizer = self._task.labels, self._model.tokenizer
