@@ -34,11 +34,10 @@ from data.config import DataConfig
 from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
-from evaluation import metrics
 from evaluation.metrics import METRICS
 from evaluation.perplexity import evaluate, make_scorer, together
 from evaluation.tasks.cases import Reading, read
-from evaluation.tasks.judge import Judge, Model, write
+from evaluation.tasks.judge import Judge, Model, check, write
 from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
 from inference.loading import load_run
 from reporting.progress import Progress
@@ -68,6 +67,9 @@ EXAMPLES = flags.DEFINE_integer(
     "With --task: so many, as many of each label as of another, always the same. 0: all.",
     lower_bound=0,
 )
+TOO_LONG = flags.DEFINE_enum(
+    "too_long", "refuse", ["refuse", "drop"], "With --task: examples longer than the model takes."
+)
 OUT = flags.DEFINE_string("out", None, "With --task: a file for each example's answer, JSON lines.")
 MESH = flags.DEFINE_string(
     "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
@@ -95,7 +97,7 @@ def judge_task(job: commands.Job, name: str) -> None:
         data = DataConfig(source, sequence_length=2, packing="best_fit", task=name)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    metrics.check(task.metrics)
+    check(name, task)
     draws = any(METRICS[metric].judge is not None for metric in task.metrics)
     workdir, rows = Workdir(WORKDIR.value), BATCH_SIZE.value or 0
     # A text is drawn token by token: the mesh made for that gathers no weights.
@@ -114,7 +116,14 @@ def judge_task(job: commands.Job, name: str) -> None:
     seen = hashlib.sha256(repr(found).encode()).hexdigest()
     commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})
     model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
-    judge = Judge(name, found, model, rows or config.evaluation.batch_size)
+    judge = Judge(
+        name,
+        name,
+        found,
+        model,
+        rows or config.evaluation.batch_size,
+        refuse=TOO_LONG.value == "refuse",
+    )
     shown: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
@@ -129,6 +138,8 @@ def judge_task(job: commands.Job, name: str) -> None:
     if jax.process_index() == 0:
         print(str(judged), file=sys.stderr)
         about = {"task": name, "split": split, "examples": judged.examples}
+        if judge.left_out:
+            about["too_long"] = judge.left_out
         if task.labels:
             about["labels"] = len(task.labels)
         line = {**about, **judged.line(), "step": step, "seconds": round(judged.seconds, 3)}

@@ -49,7 +49,12 @@ class Reading(NamedTuple):
     examples: int
 
 
-def read(corpus: Corpus, split: str, how: Reading, progress: Progress) -> list[Case]:
+def read(
+    corpus: Corpus,
+    split: str,
+    how: Reading,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Case]:
     """Cases of a split, in its order.
 
     Args:

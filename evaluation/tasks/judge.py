@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from cluster.interrupts import BrokenOff, Vote
 from data import tasks
+from data.tasks.task import Task
 from data.tokenizer import Tokenizer
 from errors import UserError
 from evaluation import intervals, metrics
@@ -84,27 +85,50 @@ class Judged(NamedTuple):
         return line
 
 
+def check(name: str, task: Task) -> None:
+    """Refuses a task that nothing can be judged by, before anything is read.
+
+    Raises:
+      UserError: it names no metric, or one that there is not.
+    """
+    if not task.metrics:
+        raise UserError(f"the task {name!r} names no metric to be judged by: give its Task some")
+    metrics.check(task.metrics)
+
+
 class Judge:
     """Judges a model by cases of a task.
 
     Args:
-      name: of the task, see data.tasks.find.
+      name: for people, and in the metrics.
+      task: see data.tasks.find.
       cases: from evaluation.tasks.cases.read.
       model: what is judged.
       batch_size: cases at a time.
+      refuse: a case that is longer than the model takes is refused, else it is left out.
+
+    Attributes:
+      name: as given.
+      left_out: cases that were too long.
 
     Raises:
       UserError: the task names no metric, one that there is not or that it has no labels for, a
-        label that cannot be, or a case is longer than the model takes.
+        label that cannot be, or a case, or each of them, is longer than the model takes.
     """
 
-    def __init__(self, name: str, cases: Sequence[Case], model: Model, batch_size: int) -> None:
-        self.name, self._task = name, tasks.find(name)
-        self._cases, self._model, self._batch_size = cases, model, batch_size
+    def __init__(
+        self,
+        name: str,
+        task: str,
+        cases: Sequence[Case],
+        model: Model,
+        batch_size: int,
+        refuse: bool = True,
+    ) -> None:
+        self.name, self._task = name, tasks.find(task)
+        self._model, self._batch_size = model, batch_size
+        check(name, self._task)
         names = self._task.metrics
-        if not names:
-            raise UserError(f"the task {name!r} names no metric: give its Task some")
-        metrics.check(names)
         self._drawn = [one for one in names if METRICS[one].judge is not None]
         self._likelihoods: Likelihoods | None = None
         self._generator: Generator | None = None
@@ -114,16 +138,25 @@ class Judge:
             self._likelihoods = Likelihoods(
                 model.outline.config, model.mesh, model.layout, shardings, self._labels, batch_size
             )
-        limit = model.outline.config.max_length
-        for case in cases:
-            told = self._likelihoods.too_long(case.ids) if self._likelihoods else ""
-            if not told and self._drawn and len(case.ids) + self._task.max_tokens > limit:
-                told = (
-                    f"its {len(case.ids)} tokens and {self._task.max_tokens} of an answer exceed "
-                    f"the model's {limit}"
-                )
-            if told:
-                raise UserError(f"{case.name!r} of task {name!r} is too long ({told})")
+        self._cases = [case for case in cases if not self._too_long(case, refuse)]
+        self.left_out = len(cases) - len(self._cases)
+        if not self._cases:
+            raise UserError(f"all {len(cases)} examples of task {name!r} are too long")
+
+    def _too_long(self, case: Case, refuse: bool) -> bool:
+        limit = self._model.outline.config.max_length
+        told = self._likelihoods.too_long(case.ids) if self._likelihoods else ""
+        if not told and self._drawn and len(case.ids) + self._task.max_tokens > limit:
+            told = (
+                f"its {len(case.ids)} tokens and {self._task.max_tokens} of an answer exceed the "
+                f"model's {limit}"
+            )
+        if told and refuse:
+            raise UserError(
+                f"{case.name!r} of task {self.name!r} is too long ({told}): leave such out by "
+                "--too_long=drop"
+            )
+        return bool(told)
 
     def _tree(self) -> Trie:
         names, tokenizer = self._task.labels, self._model.tokenizer

@@ -27,6 +27,7 @@ from sharding.means import means
 from sharding.placement import place_rows
 from sharding.table import sharding
 
+_BLOCK = 512  # queries whose scores are in memory at a time
 _LEAST = 16  # tokens that a prompt is padded to: shorter programs would be many, and no faster
 
 
@@ -56,7 +57,7 @@ class Likelihoods:
         attend = _attend(config, labels)
         outline = parameters.outline(config, means(mesh, config, layout)._replace(attend=attend))
         self._score = jax.jit(
-            functools.partial(_score, outline, labels, mesh),
+            functools.partial(_score, outline, labels),
             in_shardings=(shardings, sharding(mesh, ("batch",))),
             out_shardings=sharding(mesh, ()),
         )
@@ -170,15 +171,31 @@ def _attend(config: ModelConfig, labels: Trie) -> Attend:
         window = window_of(config, local)
         if not (isinstance(window, int) and window == 0):
             near_TT &= jnp.asarray(at_T[:, None] - at_T[None, :]) < window
-        mask_BTS = near_TT[None] & (segments_BT[:, :, None] == segments_BT[:, None, :])
-        return attend_where(
-            mask_BTS,
-            q_BTNH,
-            k_BTKH,
-            v_BTKH,
-            softcap=config.attention_softcap,
-            sinks_N=sinks_N,
-        )
+
+        def some(near_tT: jax.Array, q_BtNH: jax.Array, segments_Bt: jax.Array) -> jax.Array:
+            mask_BtT = near_tT[None] & (segments_Bt[:, :, None] == segments_BT[:, None, :])
+            return attend_where(
+                mask_BtT,
+                q_BtNH,
+                k_BTKH,
+                v_BTKH,
+                softcap=config.attention_softcap,
+                sinks_N=sinks_N,
+            )
+
+        if length <= _BLOCK:
+            return some(near_TT, q_BTNH, segments_BT)
+        blocks = -(-length // _BLOCK)
+        padding = blocks * _BLOCK - length  # of the last query, so that each has a key
+
+        def cut(x: jax.Array, axis: int) -> jax.Array:
+            x = jnp.pad(x, [(0, padding if d == axis else 0) for d in range(x.ndim)], mode="edge")
+            x = x.reshape(*x.shape[:axis], blocks, _BLOCK, *x.shape[axis + 1 :])
+            return jnp.moveaxis(x, axis, 0)
+
+        parts = cut(near_TT, 0), cut(q_BTNH, 1), cut(segments_BT, 1)
+        found = jnp.moveaxis(jax.lax.map(lambda part: some(*part), parts), 0, 1)
+        return found.reshape(found.shape[0], -1, *found.shape[3:])[:, :length]
 
     return attend
 
@@ -186,7 +203,6 @@ def _attend(config: ModelConfig, labels: Trie) -> Attend:
 def _score(
     outline: Decoder,
     labels: Trie,
-    mesh: Mesh,
     params: parameters.Params,
     batch: dict[str, jax.Array],
 ) -> jax.Array:
@@ -221,5 +237,4 @@ def _score(
 
     _, found_CBjK = jax.lax.scan(chunk, None, (x_CBjD, jnp.asarray(next_CjK)))
     found_BF = found_CBjK.swapaxes(0, 1).reshape(rows, -1)
-    del mesh
     return found_BF[:, labels.branch_E]

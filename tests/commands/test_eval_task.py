@@ -7,7 +7,6 @@ import shutil
 import pytest
 
 from data.tasks.clinc150 import INTENTS
-from data.tokenizer import train_bpe
 from tests.commands.test_bad_input import check
 from tests.running import Commands
 
