@@ -110,6 +110,9 @@ def judge_task(job: commands.Job, name: str) -> None:
     config, job.watch.bounds = trained.config, trained.config.watch
     same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
     (corpus,) = dataclasses.replace(data, **same).corpora()
+    if SOURCE.value is None:  # where the run learned the task from
+        learned = [one for one in config.data.corpora() if one.task == name]
+        corpus = (learned or [corpus])[0]
     split, path = SPLIT.value or corpus.eval_split, str(workdir.path / TOKENIZER)
     how = Reading(loaded.tokenizer, path, config.data.chat_template, EXAMPLES.value)
     found = commands.in_turn(job, lambda progress: read(corpus, split, how, progress))

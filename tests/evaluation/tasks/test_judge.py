@@ -125,7 +125,7 @@ def test_a_run_tells_once_of_a_step(judge, params, tmp_path):
         judge(labels=LABELS, metrics=("accuracy",), name="one"),
         judge(metrics=("f1",), name="two"),
     ]
-    during = During(judges, files, told.append, _Nobody())  # type: ignore[arg-type]
+    during = During(judges, files, told.append, _Nobody())
     with pytest.raises(BrokenOff):
         during(3, params, lambda: True)
     assert not list(read_metrics(tmp_path))
@@ -145,5 +145,5 @@ def test_a_run_tells_once_of_a_step(judge, params, tmp_path):
         f"step 3: {first[1]}",
         f"step 3: mean of 2 tasks {line['task/mean']:.1f}",
     ]
-    assert During([], files, told.append, _Nobody())(4, params) == []  # type: ignore[arg-type]
+    assert During([], files, told.append, _Nobody())(4, params) == []
     json.dumps(first[0].answers)
