@@ -12,6 +12,7 @@ train.py measures. --steps=0 only judges. `peft` is no dependency: --torch_pytho
 interpreter that has it, PyTorch and transformers; without it Podium is measured alone.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -173,7 +174,7 @@ def main(argv: list[str]) -> None:
     how |= {"clip_norm": optimizer.clip_norm, "examples_a_step": a_step}
     how |= {"rank": RANK.value, "alpha": ALPHA.value, "targets": TARGETS.value}
     rates = np.asarray(learning_rate(optimizer, max(steps, 1))(np.arange(steps))).tolist()
-    places = [(int(a), int(b)) for a, b in zip(store.token_offsets, store.token_offsets[1:])]
+    places = list(itertools.pairwise(map(int, store.token_offsets)))
     examples = [
         {"ids": store.read(*at).tolist(), "learned": store.learned(*at).tolist()} for at in places
     ]
