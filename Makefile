@@ -4,6 +4,7 @@
 #   FILTERS=1                     add what some of config.data.filters need
 #   HF=1                          add Hugging Face's datasets, to read text from
 #   QUANTIZATION=1                add what model.quantization needs
+#   TASKS=1                       add what BLEU, chrF and ROUGE of a task's answers need
 #   TOKENIZERS=1                  add what SentencePiece's and tiktoken's files need
 #   PYTHON=python3.12             the Python to use; python3 when not given
 #   ARGS="--config.key=value"     passed on to the command
@@ -75,7 +76,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv, or fetches
 	@command -v uv >/dev/null || [ -x .venv-tools/bin/uv ] || \
 	  { python3 -m venv .venv-tools && .venv-tools/bin/python -m pip install --quiet uv; }
 	$(LOCK) pyproject.toml -o requirements/cpu.txt
-	for extra in cuda12 cuda13 filters gcs hf quantization tokenizers tpu; do \
+	for extra in cuda12 cuda13 filters gcs hf quantization tasks tokenizers tpu; do \
 	  $(LOCK) pyproject.toml --extra $$extra -c requirements/cpu.txt -o requirements/$$extra.txt || exit 1; done
 	for group in build dev; do \
 	  $(LOCK) --group $$group -c requirements/cpu.txt -o requirements/$$group.txt || exit 1; done

@@ -1,11 +1,13 @@
-"""Perplexity and bits per byte of a checkpoint on a held-out split.
+"""Perplexity and bits per byte of a checkpoint on a held-out split, or what it makes of a task.
 
     python eval.py --workdir=runs/python_stdlib
+    python eval.py --workdir=WORKDIR --task=clinc150 --source="files:FOLDER/*.jsonl.gz"
 
 Prints one JSON line last: loss (nats a token), perplexity, bits_per_byte, tokens, bytes, step; of
 a mixture also those of each corpus, as "corpora".
 Every token of the split but BOS is predicted exactly once, so the figure depends neither on the
-batch size nor on the mesh.
+batch size nor on the mesh. Of a task it prints its metrics, from 0 to 100, each with an interval of
+95 %: docs/judging.md.
 """
 
 import signal
@@ -15,22 +17,29 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import dataclasses
+import hashlib
 import json
 import sys
 from typing import Any
 
 import jax
 from absl import flags
+from etils import epath
 
 import commands
-from checkpointing.workdir import Workdir
+from checkpointing.workdir import TOKENIZER, Workdir
 from configs import start_from
+from data import tasks
 from data.config import DataConfig
 from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
+from evaluation.metrics import METRICS
 from evaluation.perplexity import evaluate, make_scorer, together
+from evaluation.tasks.cases import Reading, read
+from evaluation.tasks.judge import Judge, Model, check, write
 from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
+from inference.loading import load_run
 from reporting.progress import Progress
 from training.state import shardings_of
 
@@ -51,12 +60,98 @@ STRIDE = flags.DEFINE_integer(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Windows at a time. Default: the run's.", lower_bound=1
 )
+TASK = flags.DEFINE_string("task", None, "NAME or NAME:ARGUMENT: be judged by this task.")
+EXAMPLES = flags.DEFINE_integer(
+    "examples",
+    0,
+    "With --task: so many, as many of each label as of another, always the same. 0: all.",
+    lower_bound=0,
+)
+TOO_LONG = flags.DEFINE_enum(
+    "too_long", "refuse", ["refuse", "drop"], "With --task: examples longer than the model takes."
+)
+OUT = flags.DEFINE_string("out", None, "With --task: a file for each example's answer, JSON lines.")
 MESH = flags.DEFINE_string(
     "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
 )
 
 
 def main(job: commands.Job) -> None:
+    if TASK.value is None:
+        lone = {"examples": EXAMPLES.value, "out": OUT.value}
+        if given := [name for name, value in lone.items() if value]:
+            raise UserError(f"--{given[0]} is of a task: give --task too")
+        score_text(job)
+    else:
+        judge_task(job, TASK.value)
+
+
+def judge_task(job: commands.Job, name: str) -> None:
+    """Judges a checkpoint by the examples of a task."""
+    of_text = {"text_key": TEXT_KEY, "sequence_length": SEQUENCE_LENGTH, "stride": STRIDE}
+    if given := [flag for flag, value in of_text.items() if value.value is not None]:
+        raise UserError(f"--{given[0]} is of plain text: a task's examples have none; leave it out")
+    try:
+        task = tasks.find(name)
+        source = SOURCE.value or "python_stdlib"  # which stands for the task's own
+        data = DataConfig(source, sequence_length=2, packing="best_fit", task=name)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    check(name, task)
+    draws = any(METRICS[metric].judge is not None for metric in task.metrics)
+    workdir, rows = Workdir(WORKDIR.value), BATCH_SIZE.value or 0
+    # A text is drawn token by token: the mesh made for that gathers no weights.
+    mesh = None if draws and not flags.FLAGS["mesh"].present else parse_mesh(MESH.value)
+    step = resolve(workdir, STEP.value)
+    commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
+    job.watch.at("loading the checkpoint", job.watch.bounds.start)
+    loaded = load_run(workdir, step, mesh, None if draws else rows)
+    trained = loaded.trained
+    config, job.watch.bounds = trained.config, trained.config.watch
+    same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
+    (corpus,) = dataclasses.replace(data, **same).corpora()
+    if SOURCE.value is None:  # where the run learned the task from
+        learned = [one for one in config.data.corpora() if one.task == name]
+        corpus = (learned or [corpus])[0]
+    split, path = SPLIT.value or corpus.eval_split, str(workdir.path / TOKENIZER)
+    how = Reading(loaded.tokenizer, path, config.data.chat_template, EXAMPLES.value)
+    found = commands.in_turn(job, lambda progress: read(corpus, split, how, progress))
+    seen = hashlib.sha256(repr(found).encode()).hexdigest()
+    commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})
+    model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
+    judge = Judge(
+        name,
+        name,
+        found,
+        model,
+        rows or config.evaluation.batch_size,
+        refuse=TOO_LONG.value == "refuse",
+    )
+    shown: dict[str, Progress] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        job.watch.at(f"{what}, batch {done} of {total}", job.watch.bounds.start)
+        shown.setdefault(what, Progress(total, unit="batch")).update(done)
+
+    judged = judge(trained.params, progress)
+    for one in shown.values():
+        one.close()
+    if OUT.value is not None:
+        write(judged.answers, epath.Path(OUT.value))
+    if jax.process_index() == 0:
+        print(str(judged), file=sys.stderr)
+        about = {"task": name, "split": split, "examples": judged.examples}
+        if judge.left_out:
+            about["too_long"] = judge.left_out
+        if task.labels:
+            about["labels"] = len(task.labels)
+        line = {**about, **judged.line(), "step": step, "seconds": round(judged.seconds, 3)}
+        print(json.dumps(line))
+        sys.stdout.flush()
+
+
+def score_text(job: commands.Job) -> None:
+    """Scores the text of a split."""
     rows = BATCH_SIZE.value or 0
     workdir, mesh = Workdir(WORKDIR.value), parse_mesh(MESH.value)
     step = resolve(workdir, STEP.value)

@@ -40,6 +40,8 @@ from data.windows import Windows
 from evaluation.decoding import to_decode
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Scorer, make_scorer
+from evaluation.tasks.during import During, cases_of
+from evaluation.tasks.judge import Judge, Judged, Model
 from model import parameters
 from model.parameters import Params, joined
 from planning.hardware import memory_here, name_here
@@ -191,9 +193,11 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         say(outlook.describe(config, run.data, run.stream, run.mesh, made.state, made.fixed))
         for note in outlook.notes(config, run.stream):
             say(note)
+        judging = judges(run, say)
         budget = run.held_out(config.evaluation.max_tokens)
         programs, score = compile_programs(run, start, budget)
         held_out = HeldOut(score, run.mesh, files, say, watch)
+        by_tasks = During(judging, files, say, watch)
         recorder = make_recorder(run, files, progress, before.tokens if start and before else 0)
 
         count, evaluated = start, before is not None and before.evaluated
@@ -205,7 +209,9 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
                 if every and count and count % every == 0 and not (evaluated or last):
                     recorder.drain()
                     with contextlib.suppress(BrokenOff):
-                        held_out(count, joined(state.params, fixed.params), budget, vote)
+                        params = joined(state.params, fixed.params)
+                        held_out(count, params, budget, vote)
+                        by_tasks(count, params, vote)
                         evaluated = True
                     last = not evaluated
                     recorder.restart_clock()
@@ -247,7 +253,8 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
     say("evaluating the whole held-out split, and writing the report")
     params = joined(state.params, fixed.params)
     final = held_out(count, params, run.held_out(None)) | {"step": count}
-    finish(run, params, final, files, progress, ran_on)
+    judged = by_tasks(count, params)
+    finish(run, params, final, judged, files, progress, ran_on)
 
 
 def where_it_stands(run: Run, checkpoints: Checkpoints) -> tuple[int, bool]:
@@ -407,6 +414,23 @@ def compiled(function: Callable[..., Any], *like: Any) -> Callable[..., Any]:
     return function.lower(*like).compile()  # type: ignore[attr-defined]
 
 
+def judges(run: Run, say: Callable[[str], None]) -> list[Judge]:
+    """What judges the run by its tasks, config.evaluation.examples of each."""
+    config, made, watch = run.config, run.made, run.job.watch
+    data, how = start_from.data_of(config, run.workdir), config.evaluation
+    watch.at("reading examples to be judged by", watch.bounds.prepare)
+    read = cases_of(data, how.examples, run.data.tokenizer, say)
+    stops = frozenset({run.data.tokenizer.eos_id})
+    model = Model(made.outline, run.mesh, config.mesh, run.data.tokenizer, stops)
+    found = [
+        Judge(one.name, one.task, one.cases, model, how.batch_size, refuse=False) for one in read
+    ]
+    for judge in found:
+        if judge.left_out:
+            say(f"{judge.left_out:,} examples of {judge.name} are too long for it to be judged by")
+    return found
+
+
 def make_recorder(
     run: Run, files: MetricsFiles | None, progress: Progress | None, tokens: int
 ) -> Recorder:
@@ -433,6 +457,7 @@ def finish(
     run: Run,
     params: Params,
     final: dict[str, float],
+    judged: list[Judged],
     files: MetricsFiles | None,
     progress: Progress | None,
     ran_on: dict[str, str],
@@ -442,6 +467,7 @@ def finish(
     Args:
       params: after the last step.
       final: the evaluation of them, with its step.
+      judged: what they made of the tasks.
       files, progress: None on every process but the first.
       ran_on: from environment.describe, when the run began.
     """
@@ -454,8 +480,8 @@ def finish(
         return
     files.close()
     progress.close()
-    summary.print_result(final, data)
-    summary.report(workdir.local, workdir.path.name, config, data, final, samples, ran_on)
+    summary.print_result(final, judged, data)
+    summary.report(workdir.local, workdir.path.name, config, data, final, judged, samples, ran_on)
     workdir.publish(*METRICS, REPORT)
     print(f"report: {workdir}/{REPORT}")
 

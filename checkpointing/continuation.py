@@ -45,7 +45,7 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "train": {FROZEN: "batch_size seed z_loss start_from", SCHEDULE: "steps", FREE: "accumulation"},
     "tuning": {FROZEN: "method rank alpha targets dropout moving"},
-    "evaluation": {FREE: "every max_tokens batch_size stride"},
+    "evaluation": {FREE: "every max_tokens batch_size stride examples"},
     "checkpoint": {FREE: "every keep"},
     "report": {FREE: "prompts max_tokens temperature top_p"},
     "watch": {FREE: "start prepare step save lost"},

@@ -48,7 +48,10 @@ class Loaded(NamedTuple):
 
 
 def load_run(
-    workdir: str | Workdir, step: int | None = None, mesh: MeshConfig | None = None
+    workdir: str | Workdir,
+    step: int | None = None,
+    mesh: MeshConfig | None = None,
+    rows: int | None = None,
 ) -> Loaded:
     """Loads a checkpoint and its tokenizer.
 
@@ -56,13 +59,14 @@ def load_run(
       workdir: of the run.
       step: of the checkpoint; None is the newest.
       mesh: of the devices; None is the one made for decoding.
+      rows: see evaluation.trained.load.
 
     Raises:
       UserError: there is none, or the mesh does not fit.
     """
     if isinstance(workdir, str):
         workdir = Workdir(workdir)
-    trained = merged(load(workdir, resolve(workdir, step), mesh, rows=None))
+    trained = merged(load(workdir, resolve(workdir, step), mesh, rows))
     tokenizer = tokenizer_of(workdir)
     workdir.fetch(PUBLISHED)
     folder = workdir.local / PUBLISHED

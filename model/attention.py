@@ -61,6 +61,23 @@ def attend(
       [B, T, N, H of the values] in their dtype. Softmax is in float32.
     """
     mask_BTS = visible(q_segments_BT, k_segments_BS, q_start, window)
+    return attend_where(mask_BTS, q_BTNH, k_BSKH, v_BSKH, softcap=softcap, sinks_N=sinks_N)
+
+
+def attend_where(
+    mask_BTS: jax.Array,
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    *,
+    softcap: float = 0.0,
+    sinks_N: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention to the keys that a mask says; see `attend`.
+
+    Args:
+      mask_BTS: bool; no query may be without a key.
+    """
     if not softcap and sinks_N is None and k_BSKH.shape == v_BSKH.shape:
         return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=mask_BTS[:, None])
 

@@ -70,10 +70,10 @@ class Generator:
         platform: str | None = None,
     ):
         kept_in = cache_dtype or model.config.dtype
-        params = parameters.in_compute_dtype(model, params)
-        if apart := (platform or _platform(params)) == "cpu":
-            model, params = _for_cpu(model, params)
-        self._model, self._params = model, params
+        apart = (platform or _platform(params)) == "cpu"
+        self._given, self._apart = model, apart
+        self.take(params)
+        model = self._model
         self._warm: set[tuple[int, int, int]] = set()
 
         def empty(batch: int, length: int) -> Cache:
@@ -122,6 +122,19 @@ class Generator:
         self._feed = jax.jit(feed, donate_argnames="cache", **where)
         self._go_on = jax.jit(go_on, donate_argnames="cache", **where)
         self._draw = jax.jit(draw, out_shardings=replicated)
+
+    def take(self, params: parameters.Params) -> None:
+        """Goes on with other parameters, of the same shapes and in the same places: nothing is
+        compiled again.
+        """
+        model, params = self._given, parameters.in_compute_dtype(self._given, params)
+        if self._apart:
+            model, params = _for_cpu(model, params)
+        self._model, self._params = model, params
+
+    def drop(self) -> None:
+        """Forgets the parameters, until it takes others."""
+        self._params = {}
 
     def rows(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: int, seeds: Sequence[int]

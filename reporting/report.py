@@ -30,14 +30,16 @@ def write_report(workdir: Path, info: Mapping[str, Any]) -> Path:
       info: JSON-able. "title"; "command"; "total_steps", that the run was meant to have; "config",
         "environment" and "dataset": nested dicts, shown as they are; "parameters": count;
         "baselines": bits per byte by name; "final": the evaluation of the last step: "step",
-        "loss", "perplexity", "bits_per_byte", "tokens", "bytes"; "samples": [{"prompt", "text"}],
-        text being what follows the prompt.
+        "loss", "perplexity", "bits_per_byte", "tokens", "bytes"; "tasks": by name "examples" and
+        each metric's value, NAME, and ends of its interval, NAME_95; "samples":
+        [{"prompt", "text"}], text being what follows the prompt.
     """
     curves = _read_curves(workdir)
     title = str(info.get("title", "Podium run"))
     sections = (
         _headline(info, curves),
         _section("Bits per byte of held-out text, beside baselines", _baselines(info, curves)),
+        _section("Tasks, from 0 to 100, with intervals of 95 %", _tasks(info.get("tasks") or {})),
         _section("Curves", _charts(curves, info.get("baselines") or {})),
         _section("Samples", _samples(info.get("samples") or ())),
         _section("Run it again", _command(info)),
@@ -155,6 +157,19 @@ def _baselines(info: Mapping[str, Any], curves: Mapping[str, Curve]) -> str:
         verdict = f"the model needs {abs(relative):.1%} {'fewer' if relative < 0 else 'more'} bits"
         rows.append(row(name, bits, "", verdict))
     return f'<table class="baselines">{"".join(rows)}</table>'
+
+
+def _tasks(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(task)}</th><td>{escape(name)}</td>"
+        f'<td class="num">{found[name]:.1f}</td>'
+        f"<td>{found[f'{name}_95'][0]:.1f} to {found[f'{name}_95'][1]:.1f}, "
+        f"{found['examples']:,} examples</td></tr>"
+        for task, found in tasks.items()
+        for name in found
+        if f"{name}_95" in found
+    )
+    return f'<table class="baselines">{rows}</table>' if rows else ""
 
 
 def _charts(curves: Mapping[str, Curve], baselines: Mapping[str, float]) -> str:

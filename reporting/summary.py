@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 
 from data.baselines import UNIFORM_BITS_PER_BYTE
 from data.preparation import Prepared
+from evaluation.tasks.judge import Judged
 from inference.texts import Ending, continued
 from model.decoder import Decoder
 from model.generation import Generator, Sampling
@@ -41,6 +43,7 @@ def report(
     config: RunConfig,
     data: Prepared,
     final: dict[str, float],
+    judged: Sequence[Judged],
     samples: list[dict[str, str]],
     ran_on: dict[str, str],
 ) -> Path:
@@ -48,6 +51,7 @@ def report(
 
     Args:
       final: the evaluation at the end, with its step.
+      judged: what the tasks gave at the end.
       samples: from draw_samples.
       ran_on: from environment.describe, when the run began.
     """
@@ -64,6 +68,7 @@ def report(
             "uniform": UNIFORM_BITS_PER_BYTE,
         },
         "final": final,
+        "tasks": {one.name: one.line() | {"examples": one.examples} for one in judged},
         "samples": samples,
     }
     if jax.process_count() > 1:
@@ -71,8 +76,8 @@ def report(
     return write_report(workdir, info)
 
 
-def print_result(final: dict[str, float], data: Prepared) -> None:
-    """The result beside its baselines, on standard output."""
+def print_result(final: dict[str, float], judged: Sequence[Judged], data: Prepared) -> None:
+    """The result beside its baselines, on standard output, and what the tasks gave."""
     gzip = data.gzip_bits_per_byte
     ours = final["bits_per_byte"]
     beside = ""
@@ -83,5 +88,7 @@ def print_result(final: dict[str, float], data: Prepared) -> None:
         f"held-out perplexity {final['perplexity']:.2f}, {ours:.3f} bits/byte over "
         f"{final['bytes']:,} bytes{beside}"
     )
+    for one in judged:
+        print(one)
     for corpus in data.corpora:
         print(f"data: {corpus.dataset} {corpus.fingerprint[:12]}")

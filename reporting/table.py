@@ -122,11 +122,28 @@ TABLE: Mapping[str, Metric] = {
 def metric(name: str) -> Metric:
     """The row of a metric; for one that has none, a plain chart under its name.
 
-    "loss/NAME" and "eval/loss/NAME" are of a corpus, and written as what they are parts of.
+    "loss/NAME" and "eval/loss/NAME" are of a corpus, and written as what they are parts of;
+    "task/..." is of a task.
     """
     if name.startswith("loss/"):
         title = f"Loss of {name.removeprefix('loss/')}, nats a token"
         return dataclasses.replace(TABLE["loss"], title=title, live=None, wide=False)
     if name.startswith("eval/loss/"):
         return dataclasses.replace(TABLE["eval/loss"], on=name.removeprefix("eval/"))
+    if name.startswith("task/"):
+        return _of_task(name)
+    if name == "time/tasks_s":
+        return Metric()
     return TABLE.get(name) or Metric(name, label=name)
+
+
+def _of_task(name: str) -> Metric:
+    """Of "task/TASK/METRIC", on whose chart are "/low" and "/high", the ends of its interval."""
+    number = "{:.1f}".format
+    for end in ("low", "high"):
+        if name.endswith(f"/{end}"):
+            on = name.removesuffix(f"/{end}")
+            return Metric(on=on, label=f"95 %, {end}", number=number, smooth=False)
+    task, _, what = name.removeprefix("task/").rpartition("/")
+    title = f"{what.replace('_', ' ')} of {task or 'the tasks, each by its first metric'}, 0 to 100"
+    return Metric(title, label=what, number=number, smooth=False, zero=True)

@@ -22,8 +22,8 @@ install() { # install OPTION...: with pip of the interpreter itself
   "$python" -m pip --disable-pip-version-check --python .venv-reference/bin/python install --quiet "$@"
 }
 install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt
-for name in cpu dev; do # promise comes as source only
-  install --require-hashes --no-deps --only-binary :all: --no-binary promise --no-build-isolation \
+for name in cpu dev; do # promise and rouge-score come as source only
+  install --require-hashes --no-deps --only-binary :all: --no-binary promise,rouge-score --no-build-isolation \
     -r "requirements/$name.txt"
 done
 install -r requirements/reference.txt

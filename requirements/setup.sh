@@ -7,6 +7,7 @@
 # FILTERS  1 adds what some of config.data.filters need (`dev` has it anyway)
 # HF      1 adds Hugging Face's datasets (`dev` has it anyway)
 # QUANTIZATION  1 adds what model.quantization needs (`dev` has it anyway)
+# TASKS   1 adds what BLEU, chrF and ROUGE of a task's answers need (`dev` has it anyway)
 # TOKENIZERS  1 adds what SentencePiece's and tiktoken's files need (`dev` has it anyway)
 # EXTRA   cpu, cuda12, cuda13 or tpu; when not given, what .venv has already, else cpu
 # PYTHON  the interpreter; when not given, the first of python3, python3.13, python3.12, python3.11 that is new enough
@@ -66,7 +67,7 @@ create() { # an empty .venv
 install() { # install NAME...: what these locks pin, and nothing else
   for name in "$@"; do
     options="--require-hashes --no-deps --only-binary :all:"
-    [ "$name" = build ] || options="$options --no-binary promise --no-build-isolation" # it comes as source only
+    [ "$name" = build ] || options="$options --no-binary promise,rouge-score --no-build-isolation" # they are source only
     [ -t 2 ] || options="$options --quiet"
     # shellcheck disable=SC2086 # the options are words
     if [ -n "$uv" ]; then
@@ -106,6 +107,7 @@ add=
 [ -z "${FILTERS:-}" ] && ! has filters || add="$add filters"
 [ -z "${HF:-}" ] && ! has hf || add="$add hf"
 [ -z "${QUANTIZATION:-}" ] && ! has quantization || add="$add quantization"
+[ -z "${TASKS:-}" ] && ! has tasks || add="$add tasks"
 [ -z "${TOKENIZERS:-}" ] && ! has tokenizers || add="$add tokenizers"
 [ "${1:-}" != dev ] && ! has dev || add="$add dev"
 

@@ -111,15 +111,19 @@ class EvaluationConfig:
       batch_size: sequences at a time.
       stride: tokens between the starts of successive windows of a long document; a smaller
         stride gives every token more context and costs more. 0 is half the sequence length.
+      examples: of each task's eval split, that the model is judged by in its own metrics at each
+        evaluation, the last one included; 0 is none. (eval.py --task takes all of them.)
     """
 
     every: int = 0
     max_tokens: int = 100_000
     batch_size: int = 32
     stride: int = 0
+    examples: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 0), ("max_tokens", 1), ("batch_size", 1), ("stride", 0)):
+        least_of = {"every": 0, "max_tokens": 1, "batch_size": 1, "stride": 0, "examples": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
 

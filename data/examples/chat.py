@@ -130,6 +130,17 @@ class Chat:
     def __init__(self, folder: Path) -> None:
         self._published = Published(folder)
 
+    def asked(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[int]]:
+        """What an answer to messages goes on from, as text and as tokens.
+
+        Raises:
+          ValueError: the template refuses them.
+        """
+        template = self._published.template
+        assert template is not None  # files_of
+        text = _written(template, messages, True)
+        return text, self._published.rendered(text)
+
     def render(self, messages: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a dialogue.
 

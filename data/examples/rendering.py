@@ -76,7 +76,7 @@ def text_of(task: Task, name: str, document: Document) -> str:
     Raises:
       UserError: as of `Renderer`.
     """
-    made = _made(task, name, document)
+    made = example_of(task, name, document)
     if isinstance(made, Dialogue):
         return "\n".join(str(one.get("content") or "") for one in made.messages)
     if isinstance(made, Pair):
@@ -110,7 +110,7 @@ class Renderer:
         found = [
             (document, made)
             for document in documents
-            if (made := _made(self._task, self._making.task, document)) is not None
+            if (made := example_of(self._task, self._making.task, document)) is not None
         ]
         counts[NOT_OF_THE_TASK] += len(documents) - len(found)
         encoded = self._encoded([_parts(made) for _, made in found])
@@ -211,8 +211,15 @@ def _parts(made: Any) -> tuple[str, ...]:
     return () if isinstance(made, Dialogue) else tuple(made)
 
 
-def _made(task: Task, name: str, document: Document) -> Any:
-    """What a task makes of a document: an Example, Dialogue or Pair that can be; or None."""
+def example_of(task: Task, name: str, document: Document) -> Any:
+    """What a task makes of a document: an Example, Dialogue or Pair that can be; or None.
+
+    Args:
+      name: of the task.
+
+    Raises:
+      UserError: as of `Renderer`.
+    """
     record = record_of(document)
     try:
         made = task.fields(record)

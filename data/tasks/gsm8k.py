@@ -15,7 +15,7 @@ def task(argument: str) -> Task:
         source="files:gsm8k/*.jsonl.gz",
         fields=_fields,
         eval_split="test.jsonl.gz",
-        metrics=("exact_match",),
+        metrics=("last_number",),
         max_tokens=256,
     )
 

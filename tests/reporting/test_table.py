@@ -106,6 +106,15 @@ def test_the_mean_over_tasks(workdir: Path) -> None:
     assert all(line["task_loss"] != line["loss"] for line in steps)  # tasks count the same
 
 
+def test_metrics_of_tasks_have_rows_of_their_own() -> None:
+    row = metric("task/multitask:paws/accuracy_per_token")
+    assert row.title == "accuracy per token of multitask:paws, 0 to 100"
+    low = metric("task/multitask:paws/accuracy/low")
+    assert (low.title, low.on, low.label) == ("", "task/multitask:paws/accuracy", "95 %, low")
+    assert metric("task/mean").title == "mean of the tasks, each by its first metric, 0 to 100"
+    assert not metric("time/tasks_s").title
+
+
 def test_every_row_with_a_chart_is_in_the_report(workdir: Path) -> None:
     charts = captions(write_report(workdir, {}).read_text())
     rows = [*TABLE.values(), *(metric(f"loss/{name}") for name in TASKS)]

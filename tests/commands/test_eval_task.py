@@ -1,0 +1,99 @@
+"""eval.py --task on a finished run."""
+
+import gzip
+import json
+import shutil
+
+import pytest
+
+from data.tasks.clinc150 import INTENTS
+from tests.commands.test_bad_input import check
+from tests.running import Commands
+
+
+def write(path, records) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    records = [{"text": f"rose {i}", "intent": INTENTS[i % 7]} for i in range(30)]
+    for name in ("train", "val"):
+        write(folder / f"{name}.jsonl.gz", records)
+    return folder
+
+
+def test_labels(podium: Commands, finished, folder, tmp_path):
+    args = (
+        "eval.py",
+        f"--workdir={finished}",
+        "--task=clinc150",
+        f"--source=files:{folder}/*.jsonl.gz",
+        "--examples=10",
+    )
+    done = podium(*args, f"--out={tmp_path / 'one'}")
+    assert done.returncode == 0, done.stderr
+    one = json.loads(done.stdout.splitlines()[-1])
+    about = {"task": "clinc150", "split": "val.jsonl.gz", "examples": 10, "labels": 150, "step": 12}
+    assert one.items() >= about.items()
+    low, high = one["accuracy_95"]
+    assert 0 <= low <= one["accuracy"] <= high <= 100
+    answers = [json.loads(line) for line in (tmp_path / "one").read_text().splitlines()]
+    assert len(answers) == 10
+    assert {answer["targets"] for answer in answers} == {
+        " " + intent.replace("_", " ") for intent in INTENTS[:7]
+    }
+    right = sum(answer["right"] for answer in answers)
+    assert one["accuracy"] == pytest.approx(100 * right / 10)
+    for answer in answers:
+        assert answer["logprob"] <= answer["likeliest_logprob"] < 0
+        assert (answer["targets"] == answer["likeliest"]) == (answer["right"] > 0)
+
+    mesh = ("--mesh=data=2,fsdp=2,tensor=2", "--batch_size=4", f"--out={tmp_path / 'eight'}")
+    eight = podium(*args, *mesh, env={"JAX_NUM_CPU_DEVICES": "8"})
+    assert eight.returncode == 0, eight.stderr
+    for answer, line in zip(answers, (tmp_path / "eight").read_text().splitlines(), strict=True):
+        other = json.loads(line)
+        assert other["id"] == answer["id"]
+        assert other["logprob"] == pytest.approx(answer["logprob"], rel=1e-4)
+
+
+def test_texts_of_dialogues_and_of_examples(podium: Commands, finished, folder, tmp_path):
+    words = [{"question": f"rose {i}", "answer": f"moon #### {i}"} for i in range(3)]
+    write(tmp_path / "test.jsonl.gz", words)
+    args = ("eval.py", f"--workdir={finished}", "--batch_size=2")
+    source = f"--source=files:{tmp_path}/*.gz"
+    check(podium(*args, "--task=gsm8k", source), "is too long (its ")  # 256 tokens of an answer
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--task=clinc15"], "--task='clinc15': no such task; there is clinc150"),
+        (["--task=clinc150:x"], "it takes no argument"),
+        (["--examples=3"], "--examples is of a task: give --task too"),
+        (["--task=clinc150", "--stride=3"], "--stride is of plain text"),
+        (["--task=clinc150", "--source=files:{}/none*.gz"], "none*.gz"),
+        (["--task=clinc150", "--source=files:{}/*.gz", "--split=x*"], "no file of "),
+        (["--task=clinc150", "--source=wiki"], "--source='wiki': use one of"),
+        (["--task=chat", "--source=files:{}/*.gz"], "has no chat template"),
+        (["--task=gsm8k_preferences", "--source=files:{}/*.gz"], "names no metric"),
+        (["--task=multi30k:de", "--source=files:{}/*.gz"], "is no example of task"),
+    ],
+)
+@pytest.mark.slow
+def test_bad_input(podium: Commands, finished, folder, args, says):
+    done = podium("eval.py", f"--workdir={finished}", *(one.format(folder) for one in args))
+    check(done, says)
+
+
+@pytest.mark.slow
+def test_a_model_without_tokenizer(podium: Commands, finished, folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "tokenizer.json").unlink()
+    source = f"--source=files:{folder}/*.gz"
+    done = podium("eval.py", f"--workdir={run}", "--task=clinc150", source)
+    check(done, "has no tokenizer")
