@@ -49,6 +49,7 @@ class Record:
     imported: it is no run, but a converted model: its data and training mean nothing.
     origin: what was converted, here or where train.start_from led in the end.
     began: identity of the checkpoint that train.start_from began with; "" without one.
+    teacher: identity of the checkpoint that config.objective asks; "" without one.
     """
 
     config: RunConfig
@@ -64,6 +65,7 @@ class Record:
     imported: bool = False
     origin: Origin | None = None
     began: str = ""
+    teacher: str = ""
 
     def after(self, step: int, stream: Stream, tokens: int, evaluated: bool) -> "Record":
         """The record of the same run after `step` steps of a stream."""
