@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 import commands
-from checkpointing import continuation, record, starting
+from checkpointing import continuation, record, starting, teacher
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.starting import Start
 from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
@@ -37,9 +37,10 @@ from data import tokenizer as tokenizers
 from data.preparation import Prepared, prepare
 from data.stream import Stream, stream_of
 from data.windows import Windows
+from evaluation.asking import Asking
 from evaluation.decoding import to_decode
 from evaluation.held_out import HeldOut
-from evaluation.perplexity import Scorer, make_scorer
+from evaluation.perplexity import Rows, Scorer, make_scorer
 from evaluation.tasks.during import During, cases_of
 from evaluation.tasks.judge import Judge, Judged, Model
 from model import parameters
@@ -58,6 +59,8 @@ from sharding.placement import abstract_rows
 from training.assembly import Assembly, assemble
 from training.config import RunConfig
 from training.fields import flat
+from training.objectives.config import PREFERENCES
+from training.objectives.objective import objective
 from training.state import Fixed, TrainState, fresh_state, shardings_of, stacked, started
 
 CONFIG = config_flags.define()
@@ -78,6 +81,7 @@ class Run(NamedTuple):
       data: what it reads, and is tested on.
       stream: the batches.
       made: the step, and the model without its numbers.
+      asking: what its objective asks, if that asks anybody (config.objective).
     """
 
     job: commands.Job
@@ -87,22 +91,26 @@ class Run(NamedTuple):
     data: Prepared
     stream: Stream
     made: Assembly
+    asking: Asking | None = None
 
     @property
     def first(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.job.others.index == 0
 
-    def held_out(self, max_tokens: int | None) -> dict[str, Windows]:
-        """The windows that an evaluation scores, of each corpus; at most so many tokens of each."""
+    def held_out(self, max_tokens: int | None) -> Mapping[str, Rows]:
+        """What an evaluation scores of each corpus; at most so many tokens of each."""
         how, length = self.config.evaluation, self.config.data.sequence_length
-        return {
+        windows = {
             corpus.name: Windows(
                 corpus.eval, length, how.batch_size, how.stride or None, max_tokens
             )
             for corpus in self.data.corpora
             if corpus.eval is not None
         }
+        if self.asking is None or not self.asking.judges:
+            return windows
+        return self.asking.about_windows(windows, max_tokens)
 
 
 def main(job: commands.Job) -> None:
@@ -132,10 +140,16 @@ def main(job: commands.Job) -> None:
             ),
         )
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
+        door.check_pairs(config, {one.name: one.train.unit > 1 for one in data.corpora})
         stream = stream_of(config.data, config.train.batch_size, data)
-        made = assemble(config, mesh)
+        asked = teacher.find(config, mesh)
+        in_step = None if asked is None or config.objective.stored else asked.outline
+        made = assemble(config, mesh, in_step)
+        first = job.others.index == 0
+        asking = asked and Asking(asked, config, mesh, job.watch, first)
         with workdir.reached():
-            train(Run(job, config, mesh, workdir, data, stream, made), lock, profile, began)
+            run = Run(job, config, mesh, workdir, data, stream, made, asking)
+            train(run, lock, profile, began)
     finally:
         if lock is not None:
             lock.release()
@@ -175,6 +189,8 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         if source is not None:
             origin, began_with = source.record.origin, source.record.identity()
             now = dataclasses.replace(now, origin=origin, began=began_with)
+        if run.asking is not None:
+            now = dataclasses.replace(now, teacher=run.asking.teacher.identity)
         before = go_on(run, checkpoints, start, now, say)
         if start and before:
             now = dataclasses.replace(now, origin=before.origin, began=before.began)
@@ -190,6 +206,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
             state = first_state(run, checkpoints, start, say)
         else:
             state = state_from(run, source, fixed, order)
+        run, fixed = ask(run, fixed, say)
         say(outlook.describe(config, run.data, run.stream, run.mesh, made.state, made.fixed))
         for note in outlook.notes(config, run.stream):
             say(note)
@@ -380,10 +397,32 @@ def state_from(run: Run, source: Start, fixed: Fixed, order: LayerOrder) -> Trai
     return make(params, fixed.params)
 
 
+def ask(run: Run, fixed: Fixed, say: Callable[[str], None]) -> tuple[Run, Fixed]:
+    """The run with what its teacher, or reference, says of the rows to come; and what its step
+    reads beside them, with that itself where it is asked in every step.
+    """
+    if (asking := run.asking) is None:
+        return run, fixed
+    config, asked = run.config, asking.teacher
+    if note := teacher.check_tokenizer(asked, run.data.tokenizer):
+        say(note)
+    commands.compare(run.job, "the teacher", {"its parameters": asked.identity})
+    say(outlook.teacher(config.objective, asked.text, asked.start.step, asked.outline.config))
+    if asking.judges:
+        for budget in (config.evaluation.max_tokens, None):
+            run.held_out(budget)
+    if not asking.stored:
+        return run, dataclasses.replace(fixed, teacher=asking.params())
+    annotations = asking.about_stream(run.stream)
+    asking.release()
+    say(outlook.annotations(config.objective, annotations))
+    return run._replace(stream=run.stream.annotated(annotations)), fixed
+
+
 def compile_programs(
     run: Run,
     start: int,
-    budget: dict[str, Windows],
+    budget: Mapping[str, Rows],
 ) -> tuple[dict[tuple[int, int], Callable[..., Any]], Scorer]:
     """The steps of training that are to come, by the shape of their batches, and the evaluation."""
     config, watch, mesh, made = run.config, run.job.watch, run.mesh, run.made
@@ -391,11 +430,11 @@ def compile_programs(
     for shape, first in run.stream.shapes(start, config.train.steps).items():
         watch.at("compiling the step of {} x {} tokens".format(*shape), watch.bounds.start)
         one_row = run.stream.batch(first, slice(0, 1))
-        steps[shape] = compiled(
-            made.step, made.state, made.fixed, abstract_rows(mesh, shape[0], one_row)
-        )
+        rows = abstract_rows(mesh, shape[0], one_row)
+        steps[shape] = compiled(made.step, made.state, made.fixed, rows)
     params = joined(made.state.params, made.fixed.params)
-    score = make_scorer(made.outline, mesh, shardings_of(params))
+    of_pairs = objective(config.objective) if config.objective.name in PREFERENCES else None
+    score = make_scorer(made.outline, mesh, shardings_of(params), of_pairs)
     if config.evaluation.every:
         watch.at("compiling the evaluation", watch.bounds.start)
         one_row = next(iter(budget.values())).batch(0, slice(0, 1))

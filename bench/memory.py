@@ -34,6 +34,7 @@ from sharding.placement import abstract_rows
 from sharding.table import sharding
 from training import head
 from training.config import OptimizerConfig, TrainConfig
+from training.objectives.next_token import NextToken
 from training.optimizer import make_optimizer
 from training.schedule import learning_rate
 from training.state import NOTHING, abstract_state
@@ -119,7 +120,7 @@ def of_head(mesh: Mesh, config: ModelConfig, length: int) -> int:
     """Of the head over a row, forward and backward."""
     return temporaries(
         lambda table, x, targets: head.losses(
-            config, mesh, 0.0, table, x, targets, jnp.ones(targets.shape)
+            config, mesh, NextToken(), table, x, targets, jnp.ones(targets.shape)
         )[0],
         mesh,
         ((config.padded_vocab_size, config.embed_dim), jnp.float32, ("vocab", "embed")),

@@ -45,6 +45,10 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
     },
     "train": {FROZEN: "batch_size seed z_loss start_from", SCHEDULE: "steps", FREE: "accumulation"},
     "tuning": {FROZEN: "method rank alpha targets dropout moving"},
+    "objective": {
+        FROZEN: "name teacher stored top_k divergence jsd_weight temperature mix beta margin "
+        "label_smoothing"
+    },
     "evaluation": {FREE: "every max_tokens batch_size stride examples"},
     "checkpoint": {FREE: "every keep"},
     "report": {FREE: "prompts max_tokens temperature top_p"},
@@ -118,6 +122,12 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
         raise UserError(
             f"{workdir} has no checkpoint yet, and what config.train.start_from leads to has "
             "changed since it began: choose another --workdir"
+        )
+    if before.teacher and now.teacher and before.teacher != now.teacher:
+        raise UserError(
+            f"what config.objective asks in {workdir} has changed since it began, from the "
+            f"parameters {before.teacher} to {now.teacher}: bring the same teacher or reference "
+            "back, or choose another --workdir"
         )
     if before.stream != now.stream:
         raise UserError(

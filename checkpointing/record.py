@@ -52,6 +52,7 @@ class Record:
     origin: what was converted, here or where train.start_from led in the end.
     began: identity of the checkpoint that train.start_from, or what is bare, began with; "" without
       one.
+    teacher: identity of the checkpoint that config.objective asks; "" without one.
     """
 
     config: RunConfig
@@ -68,6 +69,7 @@ class Record:
     bare: bool = False
     origin: Origin | None = None
     began: str = ""
+    teacher: str = ""
 
     def after(self, step: int, stream: Stream, tokens: int, evaluated: bool) -> "Record":
         """The record of the same run after `step` steps of a stream."""

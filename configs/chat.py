@@ -9,7 +9,8 @@
 What the assistant says is learned, with the end of its turn, and nothing else (docs/tasks.md,
 "Dialogues").
 
-In seconds, without any assets, with a plain template; it spells specials, which single bytes cannot:
+In seconds, without any assets. The template is a plain one, and spells specials, which single bytes
+cannot:
 
     python train.py --config=configs/tiny.py --workdir=runs/tiny_bpe --config.model.max_length=512 \
       --config.data.tokenizer=bpe --config.data.tokenizer_vocab_size=512

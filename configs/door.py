@@ -14,6 +14,7 @@ from errors import UserError
 from model.adapter_config import AdapterConfig
 from training.config import RunConfig
 from training.fields import build
+from training.objectives.config import PREFERENCES
 
 _SPARE = 9 / 8
 """More rows than this for each of the tokenizer's ids are taken for a mistake."""
@@ -69,12 +70,62 @@ def read(config: ConfigDict, platform: str) -> RunConfig:
                 f"config.train.accumulation={run.train.accumulation} does not divide "
                 f"config.{key}={rows}: make one fit the other"
             )
+    _check_objective(run)
     if run.evaluation.stride > run.data.sequence_length:
         raise UserError(
             f"config.evaluation.stride={run.evaluation.stride} is longer than "
             f"config.data.sequence_length={run.data.sequence_length}: tokens would be left out"
         )
     return run
+
+
+def _check_objective(run: RunConfig) -> None:
+    """Refuses what an objective cannot do.
+
+    Raises:
+      UserError: naming the keys.
+    """
+    asked, name = run.objective, f"config.objective.name={run.objective.name!r}"
+    if asked.learns_from and asked.stored:
+        for key, length in sequence_lengths(run).items():
+            if length != run.data.sequence_length:
+                raise UserError(
+                    f"config.{key}={length}: what is stored of a row is of rows of "
+                    f"{run.data.sequence_length}; set config.objective.stored=False, or leave the "
+                    "key out"
+                )
+    if asked.learns_from == "reference" and not (asked.teacher or run.train.start_from):
+        raise UserError(
+            f"{name} needs a reference: give --config.train.start_from=WORKDIR, or "
+            "--config.objective.teacher=WORKDIR"
+        )
+    if asked.name in PREFERENCES:
+        if run.train.z_loss:
+            raise UserError(f"{name} has no z-loss: set config.train.z_loss=0")
+        moe = run.model.moe
+        if moe.num_experts and (moe.balance_weight or moe.router_z_weight):
+            raise UserError(
+                f"{name} counts pairs, and the losses of experts count tokens: set "
+                "config.model.moe.balance_weight=0 and config.model.moe.router_z_weight=0"
+            )
+
+
+def check_pairs(run: RunConfig, are_pairs: Mapping[str, bool]) -> None:
+    """Refuses data that the objective cannot learn from.
+
+    Args:
+      are_pairs: of each corpus whether it is of pairs of answers.
+
+    Raises:
+      UserError: it is, and should not be; or the other way round.
+    """
+    wanted, name = run.objective.name in PREFERENCES, run.objective.name
+    for corpus, found in are_pairs.items():
+        if found != wanted:
+            of = f"config.data.mixture.{corpus}" if run.data.mixture else "config.data"
+            there = "is of pairs of answers" if found else "has no pairs of answers"
+            others = ", ".join(PREFERENCES) if found else "next_token, or give a task of pairs"
+            raise UserError(f"config.objective.name={name!r}, but {of} {there}: use {others}")
 
 
 def batch_sizes(run: RunConfig) -> dict[str, int]:

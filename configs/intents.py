@@ -41,6 +41,7 @@ def get_config(form: str = "") -> ConfigDict:
         config.evaluation.every = 10
         config.evaluation.batch_size = 8
         config.evaluation.max_tokens = 4096
+        config.evaluation.examples = 32
         config.checkpoint.every = 10
         return config
     config.data.task = "clinc150"

@@ -69,6 +69,7 @@ def get_config(form: str = "") -> ConfigDict:
         config.evaluation.every = 10
         config.evaluation.batch_size = 8
         config.evaluation.max_tokens = 2048
+        config.evaluation.examples = 16
         config.checkpoint.every = 10
         return config
     if form:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import cache, permute, rows, stages
+from data.annotations import Annotations
 from data.config import DataConfig
 from data.plan import Pieces, Plan
 from data.preparation import Prepared
@@ -101,12 +102,19 @@ class Stream:
       stages: from data.stages.stages_of.
       seed: orders the rows of each epoch; 0 <= seed < 2**63.
       skip: from data.stages.skipped.
+      annotations: of each corpus, what comes with its rows beside them (data/annotations.py).
     """
 
     def __init__(
-        self, corpora: Sequence[Corpus], stages: Sequence[Stage], seed: int, skip: Skipped
+        self,
+        corpora: Sequence[Corpus],
+        stages: Sequence[Stage],
+        seed: int,
+        skip: Skipped,
+        annotations: Sequence[Annotations] = (),
     ) -> None:
         self.corpora, self.stages = tuple(corpora), tuple(stages)
+        self._annotations = tuple(annotations)
         self._seed, self._skip = seed, skip
         self._seeds = [permute.derive_key(seed, zlib.crc32(c.name.encode())) for c in corpora]
         self._ends = [c.plan.n_bins * c.plan.length for c in corpora]
@@ -135,7 +143,8 @@ class Stream:
 
         Returns:
           Arrays [B, T], or [hi - lo, T], as of `rows.empty`; of a mixture also "source", int32
-          [B, number of corpora]: 1 where the row is of the corpus.
+          [B, number of corpora]: 1 where the row is of the corpus; and the arrays [B, T, ...] of
+          its annotations.
         """
         stage = self._stage(step)
         wanted = np.arange(*(which or slice(None)).indices(self.stages[stage].rows))
@@ -143,6 +152,8 @@ class Stream:
         for corpus, places in self._places(stage, step, wanted):
             pieces = self._pieces(corpus, places, self.stages[stage].length)
             rows.fill(batch, places.rows, pieces, self.corpora[corpus].store)
+            if self._annotations:
+                self._annotations[corpus].fill(batch, places.rows, places.position)
             if len(self.corpora) > 1:
                 source = batch.setdefault(
                     "source", np.zeros((wanted.size, len(self.corpora)), np.int32)
@@ -154,6 +165,22 @@ class Stream:
             batch["weights"][out] = 0
             batch["bytes"][out] = 0
         return batch
+
+    def annotated(self, annotations: Sequence[Annotations]) -> "Stream":
+        """The same batches, with annotations of each corpus."""
+        return Stream(self.corpora, self.stages, self._seed, self._skip, annotations)
+
+    def bins(self, steps: int) -> list[np.ndarray]:
+        """Of each corpus which bins the rows of steps [0, steps) are of: int64, ascending."""
+        found: list[list[np.ndarray]] = [[] for _ in self.corpora]
+        for number, (stage, end) in enumerate(self._spans()):
+            count = (min(end, steps) - stage.after_step) * stage.rows
+            for first in range(0, count, _BLOCK):
+                wanted = np.arange(first, min(count, first + _BLOCK))
+                for corpus, places in self._places(number, stage.after_step, wanted):
+                    found[corpus].append(places.position // self.corpora[corpus].plan.length)
+        nothing = np.zeros(0, np.int64)
+        return [np.unique(np.concatenate([nothing, *some])) for some in found]
 
     def fingerprint(self, steps: int) -> str:
         """Names the batches of steps [0, steps): two streams with the same one give the same.

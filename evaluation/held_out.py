@@ -7,8 +7,7 @@ from jax.sharding import Mesh
 
 from cluster.interrupts import Vote
 from cluster.watch import Watch
-from data.windows import Windows
-from evaluation.perplexity import Scorer, evaluate, together
+from evaluation.perplexity import Rows, Scorer, evaluate, together
 from model.parameters import Params
 from reporting.metrics import MetricsFiles
 from reporting.progress import duration
@@ -40,7 +39,7 @@ class HeldOut:
         self,
         step: int,
         params: Params,
-        windows: Mapping[str, Windows],
+        windows: Mapping[str, Rows],
         vote: Vote | None = None,
     ) -> dict[str, float]:
         """Evaluates the parameters after `step` steps.
@@ -82,6 +81,16 @@ class HeldOut:
         self._say(
             f"step {step}: held-out loss {result['loss']:.4f}{mean}, perplexity "
             f"{result['perplexity']:.2f}, {result['bits_per_byte']:.4f} bits/byte "
-            f"({result['tokens']:,} tokens in {duration(spent)})"
+            f"({result['tokens']:,} tokens in {duration(spent)}){_of_pairs(result)}"
         )
         return result
+
+
+def _of_pairs(result: Mapping[str, float]) -> str:
+    """What to say of them, if there are any."""
+    if "pairs" not in result:
+        return ""
+    return (
+        f"; of {result['pairs']:,} pairs {result['accuracy']:.1%} right, margin "
+        f"{result['margin']:.3f}, loss {result['preference_loss']:.4f}"
+    )

@@ -3,29 +3,50 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from cluster.interrupts import BrokenOff, Vote
-from data.windows import Windows
 from errors import UserError
 from model import parameters
 from model.decoder import Decoder
 from sharding.placement import place_rows
 from sharding.table import sharding
-from training.loss import Sums, batch_sums
+from training.loss import Sums
+from training.objectives.objective import Objective, next_token
+
+
+class Rows(Protocol):
+    """What is scored: batches by index, such as data.windows.Windows."""
+
+    n_batches: int
+    batch_size: int
+    is_examples: bool
+
+    def batch(self, index: int, rows: slice | None = None) -> dict[str, np.ndarray]:
+        """A batch, or some of its rows."""
+
 
 Scorer = Callable[[parameters.Params, dict[str, jax.Array]], Sums]
 
 
-def make_scorer(model: Decoder, mesh: Mesh, params_shardings: Any) -> Scorer:
-    """The jitted sums of a batch; `model` is an outline."""
+def make_scorer(
+    model: Decoder, mesh: Mesh, params_shardings: Any, of_pairs: Objective | None = None
+) -> Scorer:
+    """The jitted sums of a batch; `model` is an outline.
+
+    Args:
+      of_pairs: an objective of pairs, whose sums are wanted, too.
+    """
+    names = ["loss", "tokens", "bytes", *(("pairs", *of_pairs.per) if of_pairs else ())]
 
     def score(params: parameters.Params, batch: dict[str, jax.Array]) -> Sums:
-        sums = batch_sums(parameters.bind(model, params), batch, mesh)[1]
-        return {name: sums[name] for name in ("loss", "tokens", "bytes")}
+        asked = of_pairs or next_token(0.0)
+        sums = asked.sums(parameters.bind(model, params), batch, mesh, None)[1]
+        return {name: sums[name] for name in names}
 
     return jax.jit(
         score,
@@ -37,7 +58,7 @@ def make_scorer(model: Decoder, mesh: Mesh, params_shardings: Any) -> Scorer:
 def evaluate(
     score: Scorer,
     params: parameters.Params,
-    windows: Windows,
+    windows: Rows,
     mesh: Mesh,
     progress: Callable[[int, int], None] | None = None,
     vote: Vote | None = None,
@@ -57,7 +78,8 @@ def evaluate(
       vote: called once a batch; all processes break off together if its value is true.
 
     Returns:
-      loss (nats a token), perplexity, bits_per_byte, tokens, bytes.
+      loss (nats a token), perplexity, bits_per_byte, tokens, bytes; of pairs also how many, and
+      the means over them.
 
     Raises:
       BrokenOff: the vote was to stop.
@@ -79,28 +101,41 @@ def evaluate(
             progress(index + 1, windows.n_batches)
     if pending is not None:
         _add(total, pending)
-    loss = total["loss"] / total["tokens"]
-    return {
+    loss, pairs = total["loss"] / total["tokens"], int(total.pop("pairs", 0))
+    of_text = {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700)),
         "bits_per_byte": total["loss"] / math.log(2) / total["bytes"],
         "tokens": int(total["tokens"]),
         "bytes": int(total["bytes"]),
     }
+    if not pairs:
+        return of_text
+    of_pairs = {name: x / pairs for name, x in total.items() if name not in of_text}
+    return {**of_text, **of_pairs, "pairs": pairs}
 
 
 def together(results: Mapping[str, dict[str, float]]) -> dict[str, float]:
-    """The result over several splits, from that of each: every token counts the same."""
+    """The result over several splits, from that of each: every token, and every pair, counts the
+    same.
+    """
     tokens = sum(result["tokens"] for result in results.values())
     text_bytes = sum(result["bytes"] for result in results.values())
     total = sum(result["loss"] * result["tokens"] for result in results.values())
-    return {
+    of_text = {
         "loss": total / tokens,
         "perplexity": math.exp(min(total / tokens, 700)),
         "bits_per_byte": total / math.log(2) / text_bytes,
         "tokens": tokens,
         "bytes": text_bytes,
     }
+    of = [result for result in results.values() if "pairs" in result]
+    pairs = sum(result["pairs"] for result in of)
+    means = {
+        name: sum(result[name] * result["pairs"] for result in of) / pairs
+        for name in (of[0].keys() - of_text.keys() - {"pairs"} if of else ())
+    }
+    return {**of_text, **means, **({"pairs": pairs} if of else {})}
 
 
 def _add(total: dict[str, float], sums: Sums) -> None:

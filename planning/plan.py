@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
+from checkpointing import teacher
 from configs import door, layouts, start_from
 from data.tokenizing.byte import ByteTokenizer
 from planning import devices
@@ -189,7 +190,9 @@ def make_plan(
         if here:
             began = time.monotonic()
             with _told(f"compiling the step for {len(here)} devices"):
-                made = assemble(config, mesh_over(config, here))
+                on = mesh_over(config, here)
+                asked = None if config.objective.stored else teacher.find(config, on)
+                made = assemble(config, on, None if asked is None else asked.outline)
                 found = build(lowered(config, made), made.mesh)
             took = time.monotonic() - began
     if found is not None and topology.chip is not None:

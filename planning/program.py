@@ -1,6 +1,6 @@
 """What a compiled program says of itself: what a device computes, exchanges and holds.
 
-    program = build(step.lower(state, batch), mesh)
+    program = build(step.lower(state, fixed, batch), mesh)
 
 compiles a step, for devices that need not be here, and reads it; `read` reads one that is compiled
 already. Both look at the text of the program as it was scheduled for one device (all run the same)

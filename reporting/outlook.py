@@ -1,11 +1,13 @@
 """What a run will be, told before it starts."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from data.annotations import Annotations, together
 from data.preparation import Prepared, PreparedCorpus
 from data.stream import Stream
 from model.config import ModelConfig
@@ -13,6 +15,7 @@ from sharding.attention import described
 from sharding.experts import is_ragged, kernel
 from sharding.schedule import schedule
 from training.config import RunConfig
+from training.objectives.config import ObjectiveConfig
 from training.state import NOTHING, Fixed, TrainState
 
 
@@ -119,3 +122,24 @@ def notes(config: RunConfig, stream: Stream) -> list[str]:
         for name, epochs in stream.epochs(steps).items()
         if epochs > most
     ]
+
+
+def teacher(config: ObjectiveConfig, text: str, step: int, model: ModelConfig) -> str:
+    """What a run asks, and when."""
+    name = "teacher" if config.learns_from == "distill" else "reference"
+    when = "once, before the first step" if config.stored else "in every step"
+    return f"{name}: step {step} of {text}, {model.num_params():,} parameters, asked {when}"
+
+
+def annotations(config: ObjectiveConfig, found: Sequence[Annotations]) -> str:
+    """What was asked for and is kept: how large it is, and what it lacks."""
+    sums = together(found)
+    size = sum(one.n_bytes for one in found) / 1e6
+    of = f"{int(sums.get('positions', 0)):,} positions, {size:,.1f} MB in the cache"
+    if config.learns_from == "reference":
+        return f"stored: the reference's log-probabilities of {of}"
+    beyond = sums["mass beyond"] / max(sums["positions"], 1)
+    return (
+        f"stored: the teacher's {config.top_k} likeliest tokens of {of}; all others have "
+        f"{beyond:.2%} of its probability on the mean, which counts as one token"
+    )

@@ -12,6 +12,12 @@ from reporting.metrics import MetricsFiles
 from reporting.progress import Progress
 from training.step import Metrics
 
+_MEANS = (
+    "loss perplexity bits_per_byte z_loss distill_loss preference_loss accuracy margin "
+    "reward_chosen reward_rejected log_prob_chosen log_prob_rejected"
+).split()
+"""Metrics of what a step learns from: there are none of a step that learns from nothing."""
+
 
 class Work(NamedTuple):
     """What a step computes.
@@ -137,7 +143,7 @@ class Recorder:
         loss, work = values.pop("loss"), self._work(step)
         flops = work.flops / seconds
         self.tokens += int(tokens) if math.isfinite(tokens) else 0
-        line = {
+        line: dict[str, float | int | None] = {
             "tokens": self.tokens,
             "loss": loss,
             "perplexity": math.exp(min(loss, 700)) if math.isfinite(loss) else loss,
@@ -150,8 +156,9 @@ class Recorder:
             "time/tflops": flops / 1e12,
             "time/mfu_percent": 100 * flops / self._peak_flops if self._peak_flops else None,
         }
+        line.pop("pairs", None)
         if not tokens:  # config.data.skip leaves out all of it
-            line |= dict.fromkeys(("loss", "perplexity", "bits_per_byte", "z_loss"))
+            line |= {name: None for name in _MEANS if name in line}
         if self._files is not None:
             self._files.write(step, line)
         if self._progress is not None:

@@ -74,6 +74,32 @@ TABLE: Mapping[str, Metric] = {
     "learning_rate": Metric("Learning rate", label="rate", smooth=False, zero=True),
     "param_norm": Metric("Parameter norm", label="norm"),
     "z_loss": Metric("Squared log of the softmax's normalizer", label="log(Z)²", zero=True),
+    "distill_loss": Metric(
+        "Divergence from the teacher, nats a token, x temperature²",
+        number="{:.4f}".format,
+        live="teacher {:.3f}".format,
+        zero=True,
+        some=True,
+    ),
+    "preference_loss": Metric(
+        "Loss of a pair",
+        number="{:.4f}".format,
+        live="preferences {:.3f}".format,
+        zero=True,
+        some=True,
+    ),
+    "accuracy": Metric(
+        "Pairs whose better answer has the higher reward, ties half",
+        number="{:.3f}".format,
+        live="accuracy {:.2f}".format,
+        zero=True,
+        some=True,
+    ),
+    "margin": Metric("Difference of the rewards of a pair", live="margin {:.3f}".format, some=True),
+    "reward_chosen": Metric("Rewards", label="better answer", some=True),
+    "reward_rejected": Metric(on="reward_chosen", label="other answer"),
+    "log_prob_chosen": Metric("Log-probability of an answer, nats", label="better", some=True),
+    "log_prob_rejected": Metric(on="log_prob_chosen", label="other"),
     "balance_loss": Metric("Load-balancing loss of the experts, 1 if all have as much", some=True),
     "router_z_loss": Metric(
         "Squared log of the routers' normalizer", label="log(Z)²", zero=True, some=True
@@ -115,6 +141,10 @@ TABLE: Mapping[str, Metric] = {
     "eval/perplexity": Metric(number="{:,.2f}".format),
     "eval/tokens": Metric(),
     "eval/bytes": Metric(),
+    "eval/preference_loss": Metric(on="preference_loss", label="held out", smooth=False),
+    "eval/accuracy": Metric(on="accuracy", label="held out", smooth=False),
+    "eval/margin": Metric(on="margin", label="held out", smooth=False),
+    "eval/pairs": Metric(),
     "time/eval_s": Metric(),
 }
 

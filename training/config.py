@@ -8,6 +8,7 @@ from data.config import DataConfig
 from model.config import ModelConfig
 from model.generation import Sampling
 from sharding.config import MeshConfig
+from training.objectives.config import ObjectiveConfig
 from training.tuning import TuningConfig
 
 Schedule = Literal["cosine", "wsd", "constant"]
@@ -172,6 +173,7 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     tuning: TuningConfig = TuningConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     report: ReportConfig = ReportConfig()

@@ -1,5 +1,7 @@
 """The output projection with its loss: logits exist for a part of the sequence at a time.
 
+What is computed of a chunk's logits is a measure that the loop is handed (training/objectives/).
+
 Every device works on its own rows and its own part of the vocabulary (`shard_map`): the table is
 gathered along `fsdp` once, before the loop over the parts, in the dtype that it is multiplied in;
 its gradient is summed in float32 on each device and scattered once, after the loop. Where the
@@ -8,7 +10,8 @@ gathered and their gradient is scattered, beside numbers of [B, C].
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,23 +37,100 @@ class _Split(NamedTuple):
     vocab: Axes
 
 
-class Losses(NamedTuple):
-    """Sums over the predicted tokens of each row: [B], float32.
+class Chunk(NamedTuple):
+    """What a measure sees of a chunk's tokens (M), on one device.
 
     Attributes:
-      loss: negative log-likelihoods, nats.
-      z_loss: squared logarithms of the softmax's normalizer.
+      logits_MV: float32, of this device's part of the vocabulary; -inf past the vocabulary.
+      ids_V: int32, which tokens these are.
+      targets_M1: int32, ids to predict.
+      weights_M: float32, what each counts.
+      teacher_MV: another decoder's logits of the same tokens; None without one.
+      beside: what else comes with each token: [M, ...].
+      vocab: mesh axes that the vocabulary is split along.
     """
 
-    loss: jax.Array
-    z_loss: jax.Array
+    logits_MV: jax.Array
+    ids_V: jax.Array
+    targets_M1: jax.Array
+    weights_M: jax.Array
+    teacher_MV: jax.Array | None
+    beside: dict[str, jax.Array]
+    vocab: Axes
+
+    @property
+    def is_target_MV(self) -> jax.Array:
+        """A comparison, not a look-up: it needs no scatter, and each device looks among its own."""
+        return self.ids_V == self.targets_M1
 
 
-_Learn = Literal["nothing", "features", "both"]
+class Softmax(NamedTuple):
+    """Of logits whose vocabulary is split.
+
+    Attributes:
+      exps_MV: exponentials of the logits, less the largest.
+      total_M: their sum.
+      log_z_M: the logarithm of the normalizer.
+    """
+
+    exps_MV: jax.Array
+    total_M: jax.Array
+    log_z_M: jax.Array
+
+
+def softmax(logits_MV: jax.Array, vocab: Axes) -> Softmax:
+    """Of each token, over the devices that have parts of the vocabulary."""
+    top_M = collectives.largest(jnp.max(logits_MV, axis=-1), vocab)
+    exps_MV = jnp.exp(logits_MV - top_M[:, None])
+    total_M = collectives.total(jnp.sum(exps_MV, axis=-1), vocab)
+    return Softmax(exps_MV, total_M, top_M + jnp.log(total_M))
+
+
+class Measure(Protocol):
+    """What is summed up and minimised of a chunk's logits: hashable, and equal to its like.
+
+    Attributes:
+      teacher: the config of the decoder whose logits it sees, too; None of none.
+      sums: a NamedTuple class, of what is summed up.
+    """
+
+    @property
+    def teacher(self) -> ModelConfig | None: ...
+
+    @property
+    def sums(self) -> Any: ...
+
+    def objective(self, sums: Any) -> jax.Array:
+        """What is minimised, from `sums` of float32 scalars: linear in them."""
+
+    def __call__(self, chunk: Chunk, learn: bool) -> tuple[Any, jax.Array | None]:
+        """Of each token the terms of `sums`, [M] without its weight; and, where there is to learn,
+        the gradient of the objective in the logits, [M, V] with it.
+        """
+
+
+class Beside(NamedTuple):
+    """What a measure sees beside the decoder's own: it has no gradient.
+
+    Attributes:
+      of_tokens: arrays [B, T, ...].
+      table_VD, x_BTD: the output projection of a teacher, whose rows are of the same tokens as the
+        decoder's, and its features; D is its own.
+    """
+
+    of_tokens: dict[str, jax.Array] = {}  # noqa: RUF012
+    table_VD: jax.Array | None = None
+    x_BTD: jax.Array | None = None
+
+
+ALONE = Beside()
+
+
+Learn = Literal["nothing", "features", "both"]
 """What of a chunk there are gradients of: features alone where the table stays as it is."""
 
 
-class _Gradients(NamedTuple):
+class Gradients(NamedTuple):
     """Of the objective: in the table, [V, D] float32, or None; and in the features, [B, T, D]."""
 
     table: jax.Array | None
@@ -61,13 +141,14 @@ class _Gradients(NamedTuple):
 def losses(
     config: ModelConfig,
     mesh: Mesh,
-    z_loss: float,
+    measure: Measure,
     table_VD: jax.Array,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
-) -> tuple[jax.Array, Losses]:
-    """The losses of each row, and the objective: loss + z_loss x z_loss, summed over all rows.
+    beside: Beside = ALONE,
+) -> tuple[jax.Array, Any]:
+    """What a measure sums up of each row, [B] float32, and its objective of the sums of all rows.
 
     The gradient is computed beside the loss, while a chunk's logits are at hand, so nothing is
     computed twice. Only the objective has one.
@@ -75,128 +156,222 @@ def losses(
     Args:
       config: of the decoder.
       mesh: of all arrays.
-      z_loss: weight of the z-loss in the objective.
+      measure: what is summed up.
       table_VD: float32, or in the features' dtype.
       x_BTD: features, in the dtype that matrices are multiplied in.
       targets_BT, weights_BT: ids to predict, and 1 where they count.
+      beside: what the measure is shown, too.
     """
-    return _on_mesh(config, mesh, z_loss, "nothing", table_VD, x_BTD, targets_BT, weights_BT)[0]
+    arrays = table_VD, x_BTD, targets_BT, weights_BT, beside
+    return _summed(config, mesh, measure, "nothing", *arrays)[0]
 
 
 def _forward(
-    config: ModelConfig, mesh: Mesh, z_loss: float, *arrays: Any
-) -> tuple[tuple[jax.Array, Losses], _Gradients]:
+    config: ModelConfig, mesh: Mesh, measure: Measure, *arrays: Any
+) -> tuple[tuple[jax.Array, Any], Gradients]:
     # What is not differentiated with respect to a table that stays as it is computes no gradient.
-    learn: _Learn = "both" if arrays[0].perturbed else "features"
-    return _on_mesh(config, mesh, z_loss, learn, *(array.value for array in arrays))
+    learn: Learn = "both" if arrays[0].perturbed else "features"
+    return _summed(config, mesh, measure, learn, *jax.tree.map(lambda a: a.value, arrays))
 
 
 def _backward(
     config: ModelConfig,
     mesh: Mesh,
-    z_loss: float,
-    gradients: _Gradients,
-    outer: tuple[jax.Array, Losses],
-) -> tuple[jax.Array | None, jax.Array, None, None]:
+    measure: Measure,
+    gradients: Gradients,
+    outer: tuple[jax.Array, Any],
+) -> tuple[jax.Array | None, jax.Array, None, None, None]:
     table_VD, x_BTD = gradients
     of_table = None if table_VD is None else table_VD * outer[0]
-    return of_table, x_BTD * outer[0].astype(x_BTD.dtype), None, None
+    return of_table, x_BTD * outer[0].astype(x_BTD.dtype), None, None, None
 
 
 losses.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _on_mesh(
-    config: ModelConfig, mesh: Mesh, z_loss: float, learn: _Learn, *arrays: jax.Array
-) -> tuple[tuple[jax.Array, Losses], Any]:
-    """`_on_device` on every device; its second result is `_Gradients`, or None if not to learn."""
-    table: Any = sharding(mesh, ("vocab", "embed"), arrays[0].shape).spec
-    length = mesh_axes(mesh, "length", arrays[1].shape[1])
-    whole = mesh_axes(mesh, "head_length", arrays[1].shape[1])
-    split = _Split(
+def gradients(
+    config: ModelConfig,
+    mesh: Mesh,
+    measure: Measure,
+    learn: Learn,
+    *arrays: Any,
+    beside: Beside = ALONE,
+) -> Gradients:
+    """Those of the objective of `losses`, which has the same arguments but for `learn`."""
+    found: Gradients = _summed(config, mesh, measure, learn, *arrays, beside)[1]
+    return found
+
+
+def of_tokens(
+    config: ModelConfig,
+    mesh: Mesh,
+    function: Callable[[Chunk], Any],
+    table_VD: jax.Array,
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+) -> Any:
+    """What a function makes of each token's logits: arrays [B, T, ...]. They have no gradient.
+
+    Args:
+      config, mesh, table_VD, x_BTD, targets_BT: as of `losses`.
+      function: of a chunk; every device has to come to the same for a token, [M, ...].
+    """
+    split = _split(mesh, x_BTD)
+    tokens: Any = PartitionSpec(split.batch, (*split.length, *split.inner))
+
+    def on_device(table_VD: jax.Array, x_BTD: jax.Array, targets_BT: jax.Array) -> Any:
+        table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
+        length = x_BTD.shape[1]
+        parts = _parts(config, split, 1, table_VD, (x_BTD, targets_BT))
+
+        def one(_: None, chunk: tuple[jax.Array, ...]) -> tuple[None, Any]:
+            x_BCD, targets_BC = chunk
+            rows, here = targets_BC.shape
+            x_BCD, targets_BC = (collectives.gathered(x, split.inner, 1) for x in chunk)
+            logits = _logits(config, table_VD, split, x_BCD.reshape(-1, x_BCD.shape[2]))
+            ids = _ids(table_VD, split)
+            weights_M = jnp.ones(targets_BC.size, jnp.float32)
+            found = function(
+                Chunk(logits, ids, targets_BC.reshape(-1, 1), weights_M, None, {}, split.vocab)
+            )
+
+            def own(y: jax.Array) -> jax.Array:
+                y = y.reshape(rows, -1, *y.shape[1:])
+                first = collectives.index(split.inner) * here
+                return jax.lax.dynamic_slice_in_dim(y, first, here, axis=1)
+
+            return None, jax.tree.map(own, found)
+
+        _, found = jax.lax.scan(one, None, parts)
+        return jax.tree.map(lambda y: _joined(y)[:, :length], found)
+
+    table: Any = sharding(mesh, ("vocab", "embed"), table_VD.shape).spec
+    return jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(table, tokens, tokens),
+        out_specs=tokens,
+        check_vma=False,  # every device has the same of a token
+    )(table_VD, x_BTD, targets_BT)
+
+
+def _split(mesh: Mesh, x_BTD: jax.Array) -> _Split:
+    length = mesh_axes(mesh, "length", x_BTD.shape[1])
+    whole = mesh_axes(mesh, "head_length", x_BTD.shape[1])
+    return _Split(
         batch=mesh_axes(mesh, "batch", None),
         length=length,
         inner=tuple(axis for axis in whole if axis not in length),
         embed=mesh_axes(mesh, "embed", None),
         vocab=mesh_axes(mesh, "vocab", None),
     )
+
+
+def _summed(
+    config: ModelConfig, mesh: Mesh, measure: Measure, learn: Learn, *arrays: Any
+) -> tuple[tuple[jax.Array, Any], Any]:
+    """`_on_device` on every device; its second result is `Gradients`, or None if not to learn."""
+    *own, beside = arrays
+    table: Any = sharding(mesh, ("vocab", "embed"), own[0].shape).spec
+    split = _split(mesh, own[1])
     alone: Any = PartitionSpec()
     rows: Any = PartitionSpec(split.batch)
-    tokens: Any = PartitionSpec(split.batch, whole)
-    work = functools.partial(_on_device, config, split, z_loss, learn)
-    both = _Gradients(table, tokens)
+    tokens: Any = PartitionSpec(split.batch, mesh_axes(mesh, "head_length", own[1].shape[1]))
+    theirs: Any = Beside(tokens, None, None)
+    if beside.table_VD is not None:
+        of_table: Any = sharding(mesh, ("vocab", "embed"), beside.table_VD.shape).spec
+        theirs = Beside(tokens, of_table, tokens)
+    work: Callable[..., Any] = functools.partial(_on_device, config, split, measure, learn)
+    both = Gradients(table, tokens)
     gradients = {"nothing": None, "features": both._replace(table=None), "both": both}[learn]
     return jax.shard_map(
         work,
         mesh=mesh,
-        in_specs=(table, tokens, tokens, tokens),
-        out_specs=((alone, Losses(rows, rows)), gradients),
+        in_specs=(table, tokens, tokens, tokens, theirs),
+        out_specs=((alone, rows), gradients),
         check_vma=False,  # _on_device says what is summed over which axes
-    )(*arrays)
+    )(*own, beside)
 
 
 def _on_device(
     config: ModelConfig,
     split: _Split,
-    z_loss: float,
-    learn: _Learn,
+    measure: Measure,
+    learn: Learn,
     table_VD: jax.Array,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
-) -> tuple[tuple[jax.Array, Losses], _Gradients | None]:
+    beside: Beside,
+) -> tuple[tuple[jax.Array, Any], Gradients | None]:
     """The loss of this device's part of the rows; `table_VD` is its part of the table.
 
     The tokens are its part too of those that it computes the loss of (see `_Split`).
     """
-    first = collectives.index(split.vocab) * table_VD.shape[0]
     table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
+    tables: tuple[jax.Array, ...] = (table_VD,)
+    if beside.table_VD is not None and beside.x_BTD is not None:
+        theirs_VD = beside.table_VD.astype(beside.x_BTD.dtype)
+        tables = (table_VD, collectives.gathered(theirs_VD, split.embed, 1))
     rows, length, _ = x_BTD.shape
-    tokens = rows * length * collectives.size(split.inner)
-    # Of each its logits here, and its features where they are gathered: stages have few logits.
-    numbers = max(table_VD.shape[0], table_VD.shape[1] if split.inner else 0)
-    chunks = _chunks(length, 4 * tokens * numbers, config.logits_mb << 20)
-    padding = -length % chunks  # with weight zero
-    parts = tuple(
-        _cut(chunks, jnp.pad(a, ((0, 0), (0, padding), *((0, 0),) * (a.ndim - 2))))
-        for a in (x_BTD, targets_BT, weights_BT)
-    )
-    work = functools.partial(_chunk, config, split, z_loss, learn, table_VD, first)
+    of_all = x_BTD, targets_BT, weights_BT, beside._replace(table_VD=None)
+    parts = _parts(config, split, len(tables), table_VD, of_all)
+    work = functools.partial(_chunk, config, split, measure, learn, tables)
     zeros = jnp.zeros(rows, jnp.float32)
+    none = measure.sums(*(zeros for _ in measure.sums._fields))
 
-    def result(total: Losses) -> tuple[jax.Array, Losses]:
-        of_rows = Losses(*(collectives.total(one, split.length) for one in total))
-        here = jnp.sum(of_rows.loss) + z_loss * jnp.sum(of_rows.z_loss)
+    def result(total: Any) -> tuple[jax.Array, Any]:
+        of_rows = measure.sums(*(collectives.total(one, split.length) for one in total))
+        here = measure.objective(measure.sums(*(jnp.sum(one) for one in of_rows)))
         return collectives.total(here, split.batch), of_rows
 
     if learn == "nothing":
 
-        def add(total: Losses, chunk: tuple[jax.Array, ...]) -> tuple[Losses, None]:
+        def add(total: Any, chunk: tuple[Any, ...]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, work(*chunk)[0]), None
 
-        total, _ = jax.lax.scan(add, Losses(zeros, zeros), parts)
+        total, _ = jax.lax.scan(add, none, parts)
         return result(total), None
 
     def add_both(
-        carry: tuple[Losses, jax.Array | None], chunk: tuple[jax.Array, ...]
-    ) -> tuple[tuple[Losses, jax.Array | None], jax.Array]:
+        carry: tuple[Any, jax.Array | None], chunk: tuple[Any, ...]
+    ) -> tuple[tuple[Any, jax.Array | None], jax.Array]:
         found, gradients = work(*chunk)
         assert gradients is not None
         carry = jax.tree.map(jnp.add, carry, (found, gradients.table))
         return carry, gradients.features
 
     of_table = jnp.zeros(table_VD.shape, jnp.float32) if learn == "both" else None
-    (total, grad_VD), grads = jax.lax.scan(add_both, (Losses(zeros, zeros), of_table), parts)
+    (total, grad_VD), grads = jax.lax.scan(add_both, (none, of_table), parts)
     if grad_VD is not None:
         grad_VD = _scattered(grad_VD, split.embed, config.logits_mb << 20)
         others = (*split.batch, *split.length)
         grad_VD = collectives.total(grad_VD, tuple(a for a in others if a not in split.embed))
-    grad_BTD = grads.swapaxes(0, 1).reshape(rows, -1, x_BTD.shape[2])[:, :length]
-    gradients = _Gradients(grad_VD, grad_BTD)
+    grad_BTD = _joined(grads)[:, :length]
+    gradients = Gradients(grad_VD, grad_BTD)
     # The backward pass waits until the table's gradient is scattered: the compiler would keep it
     # whole to the end of the step.
     gradients = jax.lax.optimization_barrier(gradients)
     return result(total), gradients
+
+
+def _parts(config: ModelConfig, split: _Split, like: int, table_VD: jax.Array, arrays: Any) -> Any:
+    """The arrays [B, T, ...] of a tree in chunks, [chunks, B, C, ...].
+
+    Args:
+      like: how many logits there are of each token and id.
+    """
+    first = jax.tree.leaves(arrays)[0]
+    rows, length = first.shape[:2]
+    tokens = rows * length * collectives.size(split.inner)
+    # Of each its logits here, and its features where they are gathered: stages have few logits.
+    numbers = max(like * table_VD.shape[0], table_VD.shape[1] if split.inner else 0)
+    chunks = _chunks(length, 4 * tokens * numbers, config.logits_mb << 20)
+    padding = -length % chunks  # with weight zero
+    return jax.tree.map(
+        lambda a: _cut(chunks, jnp.pad(a, ((0, 0), (0, padding), *((0, 0),) * (a.ndim - 2)))),
+        arrays,
+    )
 
 
 def _scattered(x_VD: jax.Array, axes: collectives.Axes, most: int) -> jax.Array:
@@ -216,23 +391,23 @@ def _scattered(x_VD: jax.Array, axes: collectives.Axes, most: int) -> jax.Array:
 def _chunk(
     config: ModelConfig,
     split: _Split,
-    z_loss: float,
-    learn: _Learn,
-    table_VD: jax.Array,
-    first: jax.Array,
+    measure: Measure,
+    learn: Learn,
+    tables: tuple[jax.Array, ...],
     x_BCD: jax.Array,
     targets_BC: jax.Array,
     weights_BC: jax.Array,
-) -> tuple[Losses, _Gradients | None]:
-    """The losses of a chunk, and what the objective's gradients get from it.
+    beside: Beside,
+) -> tuple[Any, Gradients | None]:
+    """What the measure sums up of a chunk, and what the objective's gradients get from it.
 
     Args:
-      table_VD: this device's part of the vocabulary, whole rows.
-      first: id of its first row.
-      x_BCD, targets_BC, weights_BC: its part of the tokens; C is that of all below.
+      tables: this device's part of the vocabulary, whole rows: the decoder's, and a teacher's.
+      x_BCD, targets_BC, weights_BC, beside: its part of the tokens; C is that of all below.
     """
-    x_BCD, targets_BC, weights_BC = (
-        collectives.gathered(x, split.inner, 1) for x in (x_BCD, targets_BC, weights_BC)
+    table_VD = tables[0]
+    x_BCD, targets_BC, weights_BC, beside = jax.tree.map(
+        lambda x: collectives.gathered(x, split.inner, 1), (x_BCD, targets_BC, weights_BC, beside)
     )
     rows, length, width = x_BCD.shape
     # As matrices: XLA's products over two dimensions are slower on CPUs.
@@ -242,31 +417,28 @@ def _chunk(
         weights_BC.ravel(),
     )
     cap = config.logit_softcap
-    with matmul_precision(config):
-        logits = jnp.einsum("MD,VD->MV", x_MD, table_VD, preferred_element_type=jnp.float32)
-    if cap:
-        logits = cap * jnp.tanh(logits / cap)
-    ids = first + jnp.arange(table_VD.shape[0])
-    if config.padded_vocab_size > config.vocab_size:
-        logits = jnp.where(ids < config.vocab_size, logits, -jnp.inf)
-    top_M = collectives.largest(jnp.max(logits, axis=-1), split.vocab)
-    exps = jnp.exp(logits - top_M[:, None])
-    total_M = collectives.total(jnp.sum(exps, axis=-1), split.vocab)
-    log_z_M = top_M + jnp.log(total_M)
-    # A comparison, not a look-up: it needs no scatter, and each device looks among its own ids.
-    is_target = ids == targets_M1
-    at_target_M = jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
-    at_target_M = collectives.total(at_target_M, split.vocab)
+    logits = _logits(config, table_VD, split, x_MD)
+    theirs = None
+    if measure.teacher is not None and beside.x_BTD is not None:
+        other_MD = beside.x_BTD.reshape(rows * length, -1)
+        theirs = _logits(measure.teacher, tables[1], split, other_MD)
+    chunk = Chunk(
+        logits,
+        _ids(table_VD, split),
+        targets_M1,
+        weights_M,
+        theirs,
+        {name: a.reshape(rows * length, *a.shape[2:]) for name, a in beside.of_tokens.items()},
+        split.vocab,
+    )
+    terms, slope = measure(chunk, learn != "nothing")
 
     def of_rows(x_M: jax.Array) -> jax.Array:
         return jnp.sum((x_M * weights_M).reshape(rows, length), axis=1)
 
-    found = Losses(of_rows(log_z_M - at_target_M), of_rows(jnp.square(log_z_M)))
-    if learn == "nothing":
+    found = measure.sums(*(of_rows(x_M) for x_M in terms))
+    if slope is None:
         return found, None
-    # d log Z / d logits is the softmax; the z-loss adds 2 log Z of that.
-    of_softmax_M = weights_M * (1 + 2 * z_loss * log_z_M) / total_M
-    slope = exps * of_softmax_M[:, None] - jnp.where(is_target, weights_M[:, None], 0)
     if cap:
         slope = jnp.where(jnp.isneginf(logits), 0, slope * (1 - jnp.square(logits / cap)))
     slope = slope.astype(x_BCD.dtype)
@@ -277,7 +449,24 @@ def _chunk(
         grad_MD = jnp.einsum("MV,VD->MD", slope, table_VD, preferred_element_type=jnp.float32)
     grad_BCD = collectives.scattered(grad_MD.reshape(x_BCD.shape), split.inner, 1)
     grad_BCD = collectives.total(grad_BCD, tuple(a for a in split.vocab if a not in split.inner))
-    return found, _Gradients(grad_VD, grad_BCD.astype(x_BCD.dtype))
+    return found, Gradients(grad_VD, grad_BCD.astype(x_BCD.dtype))
+
+
+def _ids(table_VD: jax.Array, split: _Split) -> jax.Array:
+    """Of the rows of this device's part of a table."""
+    return collectives.index(split.vocab) * table_VD.shape[0] + jnp.arange(table_VD.shape[0])
+
+
+def _logits(config: ModelConfig, table_VD: jax.Array, split: _Split, x_MD: jax.Array) -> jax.Array:
+    """Those of this device's part of the vocabulary: [M, V], float32, -inf past the vocabulary."""
+    cap = config.logit_softcap
+    with matmul_precision(config):
+        logits = jnp.einsum("MD,VD->MV", x_MD, table_VD, preferred_element_type=jnp.float32)
+    if cap:
+        logits = cap * jnp.tanh(logits / cap)
+    if config.padded_vocab_size > config.vocab_size:
+        logits = jnp.where(_ids(table_VD, split) < config.vocab_size, logits, -jnp.inf)
+    return logits
 
 
 def _chunks(length: int, n_bytes: int, most: int) -> int:
@@ -292,3 +481,9 @@ def _chunks(length: int, n_bytes: int, most: int) -> int:
 def _cut(chunks: int, a: jax.Array) -> jax.Array:
     """[B, T, ...] -> [chunks, B, T / chunks, ...]."""
     return a.reshape(a.shape[0], chunks, -1, *a.shape[2:]).swapaxes(0, 1)
+
+
+def _joined(a: jax.Array) -> jax.Array:
+    """[chunks, B, C, ...] -> [B, chunks C, ...]."""
+    a = a.swapaxes(0, 1)
+    return a.reshape(a.shape[0], -1, *a.shape[3:])

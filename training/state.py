@@ -88,12 +88,17 @@ def abstract_params(model: Decoder, mesh: Mesh) -> parameters.Params:
 
 def abstract_fixed(model: Decoder, mesh: Mesh, moves: Moving) -> parameters.Params:
     """Shape, dtype and sharding of the parameters that do not move."""
+    return moves.fixed(abstract_asked(model, mesh))
+
+
+def abstract_asked(model: Decoder, mesh: Mesh) -> parameters.Params:
+    """Likewise of a model that is only asked: in the dtypes that it computes with."""
     dtypes = parameters.computed_in(model)
 
     def cast(leaf: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
 
-    return jax.tree.map(cast, *(moves.fixed(t) for t in (abstract_params(model, mesh), dtypes)))
+    return jax.tree.map(cast, abstract_params(model, mesh), dtypes)
 
 
 def abstract_state(

@@ -16,7 +16,8 @@ from sharding.table import sharding
 from training.balance import LOAD, extremes, nudged
 from training.config import TrainConfig
 from training.fields import flat
-from training.loss import Sums, batch_sums, means
+from training.loss import Sums, means
+from training.objectives.objective import Objective, next_token
 from training.state import NOTHING, Fixed, TrainState, abstract_params, shardings_of
 
 Batch = dict[str, jax.Array]
@@ -32,6 +33,7 @@ def gradients(
     z_loss: float,
     mesh: Mesh,
     fixed: Fixed = NOTHING,
+    minimised: Objective | None = None,
 ) -> tuple[parameters.Params, Sums]:
     """Gradients of the mean loss a predicted token, and the sums behind the metrics.
 
@@ -39,13 +41,17 @@ def gradients(
     the result is that of the whole batch, however unequally padding falls on the microbatches.
     Gradients lie as the parameters do, those of every microbatch too: what is added up is sharded.
     They are those of `params`; of the parameters in `fixed` none is computed.
+
+    Args:
+      minimised: the objective, and what its sum is divided by; None is the next token, with z_loss.
     """
     names = flat(params).keys()
     where = shardings_of(parameters.part(abstract_params(model, mesh), names))
+    minimised = minimised or next_token(z_loss)
 
     def objective(params: parameters.Params, rows: Batch) -> tuple[jax.Array, Sums]:
-        whole = parameters.joined(params, fixed.params)
-        return batch_sums(parameters.bind(model, whole), rows, mesh, z_loss)
+        whole = parameters.bind(model, parameters.joined(params, fixed.params))
+        return minimised.sums(whole, rows, mesh, fixed.teacher)
 
     def one(rows: Batch) -> tuple[parameters.Params, Sums]:
         (_, sums), grads = jax.value_and_grad(objective, has_aux=True)(params, rows)
@@ -66,7 +72,7 @@ def gradients(
         sums_like = jax.eval_shape(objective, params, first)[1]
         zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), (params, sums_like))
         (grads, sums), _ = jax.lax.scan(add, zeros, micro)
-    scale = 1 / jnp.maximum(sums["tokens"], 1)
+    scale = 1 / jnp.maximum(sums[minimised.of], 1)
     return jax.tree.map(lambda g: g * scale, grads), sums
 
 
@@ -78,6 +84,7 @@ def make_step(
     mesh: Mesh,
     state: TrainState,
     fixed: Fixed = NOTHING,
+    minimised: Objective | None = None,
 ) -> Step:
     """The jitted step, with explicit shardings; the state it is given is donated.
 
@@ -88,21 +95,23 @@ def make_step(
       mesh: of all arrays.
       state: the abstract state.
       fixed: abstract, too.
+      minimised: the objective; None is the next token.
 
     Returns:
       step(state, fixed, batch) -> the next state, and scalars: the means of the loss's sums a
       predicted token (loss in nats, z_loss; float32), tokens and bytes predicted (int32), gradient
       norm (before clipping), parameter norm (after the update) and learning rate (float32); norms
-      are of what moves. With experts also their losses and the extremes of their load
-      (training/balance.py).
+      are of what moves. Other objectives have other means (training/objectives/objective.py). With
+      experts also their losses and the extremes of their load (training/balance.py).
     """
 
     where = shardings_of(state)
     alone = sharding(mesh, ())
+    minimised = minimised or next_token(config.z_loss)
 
     def step(state: TrainState, fixed: Fixed, batch: Batch) -> tuple[TrainState, Metrics]:
         grads, sums = gradients(
-            model, state.params, batch, config.accumulation, config.z_loss, mesh, fixed
+            model, state.params, batch, config.accumulation, config.z_loss, mesh, fixed, minimised
         )
         opt_state = on_devices(state.opt_state, where.opt_state)
         updates, opt_state = tx.update(grads, opt_state, state.params)
@@ -111,7 +120,7 @@ def make_step(
         if (load := sums.pop(LOAD, None)) is not None:
             params, of_experts = nudged(model, params, load), extremes(load)
         metrics = {
-            **means(sums),
+            **means(sums, minimised.per),
             **of_experts,
             "grad_norm": optax.global_norm(grads),
             "param_norm": optax.global_norm(params),

@@ -16,6 +16,7 @@ from planning.program import read
 from sharding.table import sharding
 from tests.training.sharded import MODEL, mesh_of
 from training import head
+from training.objectives.next_token import NextToken
 
 B, T = 8, 12
 MESHES = [(1, 1, 1), (2, 2, 2), (1, 8, 1), (1, 2, 4), (1, 1, 8), (8, 1, 1), (1, 2, 2, 2)]
@@ -62,7 +63,7 @@ def test_loss_and_gradients(
     values = arrays()
 
     def ours(*arrays: Any) -> Any:
-        return head.losses(config, mesh, 0.1, *arrays)
+        return head.losses(config, mesh, NextToken(0.1), *arrays)
 
     rows = sharding(mesh, ("batch",))
     where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)
@@ -101,7 +102,7 @@ def test_the_table_crosses_devices_outside_of_the_loop(
     where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)
     step = jax.jit(
         jax.value_and_grad(
-            lambda *a: head.losses(MODEL, mesh, 0.1, *a), argnums=(0, 1), has_aux=True
+            lambda *a: head.losses(MODEL, mesh, NextToken(0.1), *a), argnums=(0, 1), has_aux=True
         ),
         in_shardings=where,
     )

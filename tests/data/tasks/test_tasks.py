@@ -123,3 +123,11 @@ def test_labels_are_those_of_the_records(task: str) -> None:
     with gzip.open(Path(str(ASSETS)) / "tasks/multitask/train.jsonl.gz", "rt") as file:
         made = [found.fields(json.loads(line)) for line in file]
     assert {one.targets for one in made if isinstance(one, Example)} == set(found.labels)
+
+
+def test_the_lines_of_a_text_against_their_reverse() -> None:
+    fields = tasks.find("line_order").fields
+    made = fields({"text": "a\n\nb\nc\nd\ne\nf\n"})
+    assert made == ("a\nb\n", "c\nd\ne", "e\nd\nc")
+    assert fields({"text": "a\nb\nc\nd"}) is None  # too few
+    assert fields({"text": "a\nb\nc\nd\nc"}) is None  # neither is the better one

@@ -1,0 +1,99 @@
+"""What a run asks another decoder: before its first step about all rows to come, or in each."""
+
+from collections.abc import Mapping
+
+from jax.sharding import Mesh
+
+from checkpointing import teacher
+from checkpointing.teacher import Teacher
+from cluster.watch import Watch
+from commands import PreparationProgress
+from data.annotations import Annotations, Asked, of_bins
+from data.stream import Stream
+from data.windows import Windows
+from evaluation.answers import Answers, asked_of
+from evaluation.perplexity import Rows
+from model.parameters import Params
+from training.annotating import annotate
+from training.config import RunConfig
+
+
+class Asking:
+    """A teacher, or a reference, that is asked. Its parameters are read when they are needed.
+
+    Args:
+      asked: whom.
+      config: of the run.
+      mesh: of all arrays.
+      watch: is told of every batch.
+      shows: whether people read what this process prints.
+    """
+
+    def __init__(
+        self, asked: Teacher, config: RunConfig, mesh: Mesh, watch: Watch, shows: bool
+    ) -> None:
+        self.teacher, self._config, self._mesh = asked, config, mesh
+        self._watch, self._shows = watch, shows
+        self._params: Params | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether steps find in their rows what it says."""
+        return self._config.objective.stored
+
+    @property
+    def judges(self) -> bool:
+        """Whether held-out rows need it, too."""
+        return self._config.objective.learns_from == "reference"
+
+    def params(self) -> Params:
+        """Its parameters, where the run has its own."""
+        if self._params is None:
+            self._watch.at("reading the teacher", self._watch.bounds.start)
+            self._params = teacher.take(self.teacher, self._config, self._mesh)
+        return self._params
+
+    def release(self) -> None:
+        """Lets go of the parameters."""
+        self._params = None
+
+    def about_stream(self, stream: Stream) -> list[Annotations]:
+        """Annotations of each corpus, of all rows of the run."""
+        found = []
+        for corpus, bins in zip(stream.corpora, stream.bins(self._config.train.steps), strict=True):
+            rows = self._config.train.batch_size
+            found.append(self._ask(of_bins(corpus.name, corpus.store, corpus.plan, bins, rows)))
+        return found
+
+    def about_windows(
+        self, windows: Mapping[str, Windows], max_tokens: int | None
+    ) -> dict[str, Rows]:
+        """Held-out rows with what it says of them.
+
+        Args:
+          windows: by corpus.
+          max_tokens: their budget, which is part of what they are.
+        """
+        how = repr((self._config.evaluation.stride, max_tokens))
+        return {
+            name: Answers(some, self._ask(asked_of(f"{name}, held out", some, how)))
+            for name, some in windows.items()
+        }
+
+    def _ask(self, rows: Asked) -> Annotations:
+        with PreparationProgress() as show:
+
+            def progress(what: str, done: int, total: int) -> None:
+                self._watch.at(f"{what} {done} of {total}", self._watch.bounds.start)
+                if self._shows:
+                    show(what, done, total)
+
+            return annotate(
+                self._config.objective,
+                self.teacher.outline,
+                self.teacher.identity,
+                self.params,
+                self._mesh,
+                rows,
+                progress,
+            )

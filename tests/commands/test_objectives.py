@@ -1,0 +1,143 @@
+"""Runs with a teacher, and on preferences: a kill changes nothing, nor do two processes, and what
+cannot be is one line."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.running import Commands, assert_same_run, metrics, saved, wait_for
+
+NAMES = ["distilled", "live", "preferred"]
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def arguments(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The flags of each kind of run, which learns from the finished one."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, n in (("train", 120), ("val", 12)):
+        records = (
+            {"prompt": f"{i}", "chosen": "rose " * (1 + i % 3), "rejected": "née " * (1 + i % 4)}
+            for i in range(n)
+        )
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / f"{name}.jsonl").write_text(lines)
+    jsd = "--config.objective.divergence=jsd"
+    distilled = [f"--config.objective.teacher={finished}", "--config.objective.name=distill"]
+    return {
+        "distilled": [*distilled, "--config.objective.top_k=16", "--config.model.embed_dim=32"],
+        "live": [*distilled, "--config.objective.stored=False", jsd],
+        "preferred": [
+            f"--config.train.start_from={finished}",
+            "--config.objective.name=dpo",
+            "--config.data.task=gsm8k_preferences",
+            "--config.data.packing=best_fit",
+            f"--config.data.source=files:{folder}/*.jsonl",
+            "--config.data.train_split=train.jsonl",
+            "--config.data.eval_split=val.jsonl",
+            "--config.data.sequence_length=128",
+            "--config.train.batch_size=4",
+            "--config.evaluation.batch_size=4",
+        ],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_changes_nothing(
+    podium: Commands, arguments: dict[str, list[str]], name: str, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    done = podium(*podium.train(whole, *arguments[name]))
+    assert done.returncode == 0, done.stderr
+    line = metrics(whole)[11]
+    if name == "preferred":
+        assert "of 12 pairs" in done.stderr and line["preference_loss"] != line["loss"]
+        assert all("eval/accuracy" in line for line in metrics(whole) if "eval/loss" in line)
+    else:
+        assert 0 < line["distill_loss"] < metrics(whole)[0]["distill_loss"]
+    elsewhere = podium.with_env({"PODIUM_CACHE": str(tmp_path / "cache")})
+    for moment in ("annotations/.*.building/*.npz", "run/checkpoints/6"):
+        process = elsewhere.start(*podium.train(tmp_path / "run", *arguments[name]))
+        if name == "live" and moment.startswith("annotations"):
+            moment = "run/metrics.jsonl"
+        where = tmp_path / "cache" if moment.startswith("annotations") else tmp_path
+
+        def reached(where: Path = where, moment: str = moment) -> bool:
+            return any(where.glob(moment))
+
+        wait_for(reached, process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "killed too late"
+    again = elsewhere(*podium.train(tmp_path / "run", *arguments[name]))
+    assert again.returncode == 0, again.stderr
+    assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_are_one(
+    podium: Commands, arguments: dict[str, list[str]], name: str, tmp_path: Path
+) -> None:
+    two, one = tmp_path / "two", tmp_path / "one"
+    own = podium.with_env({"PODIUM_CACHE": str(tmp_path / "cache")})
+    pair = own.pair(podium.train(two, *arguments[name], "--config.mesh.fsdp=2"))
+    for ended in pair.wait(300):
+        assert ended.code == 0, ended.err
+    done = podium(*podium.train(one, *arguments[name]))
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(metrics(two), metrics(one), strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            if key not in ("accuracy", "eval/accuracy"):  # a margin near nothing has either sign
+                assert value == pytest.approx(b[key], rel=2e-3, abs=2e-4), key
+    for x, y in zip(_leaves(saved(two, 12)), _leaves(saved(one, 12)), strict=True):
+        np.testing.assert_allclose(x, y, atol=5e-3)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree["params"])
+
+
+BAD = {
+    "no such teacher": (["--config.objective.teacher=nowhere"], "there is no such directory"),
+    "no teacher": (["--config.objective.teacher="], "distillation needs a teacher"),
+    "another vocabulary": (["--config.data.tokenizer=bpe"], "has vocab_size=258"),
+    "no pairs": (["--config.objective.name=dpo"], "has no pairs of answers"),
+    "too many": (["--config.objective.top_k=258"], "top_k=258 leaves nothing"),
+}
+
+
+@pytest.mark.parametrize(
+    "case", ["no pairs", *(pytest.param(name, marks=SLOW) for name in BAD if name != "no pairs")]
+)
+def test_what_cannot_be_is_one_line(
+    podium: Commands, arguments: dict[str, list[str]], case: str, tmp_path: Path
+) -> None:
+    flags, says = BAD[case]
+    done = podium(*podium.train(tmp_path / "run", *arguments["distilled"], *flags))
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error:"))
+    assert says in line
+
+
+@pytest.mark.slow
+def test_another_teacher_is_refused(
+    podium: Commands, arguments: dict[str, list[str]], finished: Path, tmp_path: Path
+) -> None:
+    """A run does not go on from what other parameters said."""
+    teacher = tmp_path / "teacher"
+    shutil.copytree(finished, teacher)
+    flags = [*arguments["distilled"], f"--config.objective.teacher={teacher}"]
+    done = podium(*podium.train(tmp_path / "run", *flags))
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(teacher / "checkpoints" / "12")
+    again = podium(*podium.train(tmp_path / "run", *flags, "--config.train.steps=15"))
+    assert again.returncode == 2 and "bring the same teacher or reference back" in again.stderr
