@@ -65,7 +65,7 @@ def test_unknown_keys_are_one_line(parsed, arguments, says):
     [
         ("configs/tiney.py", r"no config file configs/tiney.py: did you mean configs/tiny.py\?"),
         ("configs/llama.py", r"did you mean configs/llama_1b.py\?"),
-        ("zzz", "no config file zzz: there are books, continued, deepseek_moe_16b, "),
+        ("zzz", "no config file zzz: there are books, chat, continued, deepseek_moe_16b, "),
         ("configs", "no config file configs: there are"),
     ],
 )

@@ -16,6 +16,7 @@ from tests import goldens
 from tests.training.sharded import batch as some_batch
 from training.assembly import assemble
 from training.config import RunConfig
+from training.objectives.objective import one_row
 
 HERE = (  # for one device
     "books",
@@ -70,6 +71,8 @@ def run_of(name: str) -> RunConfig:
         config.data.tokenizer = "tokenizer.json"
     if config.train.start_from is None:  # whatever it starts from: here the model of base.py
         config.train.start_from = ""
+    if config.objective.teacher is None:
+        config.objective.teacher = "runs/teacher"
     return door.with_vocabulary(door.read(config, "tpu"), config.data.tokenizer_vocab_size)
 
 
@@ -95,8 +98,8 @@ def test_its_step_is_traced_on_eight_devices(name):
     state = made.state
     by_rows = sharding(mesh, ("batch",))
     batch = {
-        key: jax.ShapeDtypeStruct((rows, length), values.dtype, sharding=by_rows)
-        for key, values in some_batch(0).items()
+        key: jax.ShapeDtypeStruct((rows, length, *values.shape[2:]), values.dtype, sharding=by_rows)
+        for key, values in (some_batch(0) | one_row(run.objective, length)).items()
     }
     after, metrics = jax.eval_shape(made.step, state, made.fixed, batch)
     jax.tree.map(lambda a, b: None if same(a, b) else pytest.fail(f"{a} became {b}"), state, after)
