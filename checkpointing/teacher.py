@@ -93,7 +93,8 @@ def check_tokenizer(teacher: Teacher, tokenizer: Tokenizer) -> str:
         return ""
     if difference := first_difference(tokenizer, theirs):
         raise UserError(
-            f"{said} has another tokenizer: {difference}; give --config.data.tokenizer={path}"
+            f"{said} has another tokenizer: {difference}; give "
+            f"--config.data.tokenizer={starting.tokenizer_of(teacher.text)}"
         )
     return f"note: {said} has the same tokens, but its tokenizer may cut texts in another way"
 

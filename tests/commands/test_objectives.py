@@ -136,6 +136,7 @@ def test_another_teacher_is_refused(
     teacher = tmp_path / "teacher"
     shutil.copytree(finished, teacher)
     flags = [*arguments["distilled"], f"--config.objective.teacher={teacher}"]
+    flags.append("--config.optimizer.schedule=constant")
     done = podium(*podium.train(tmp_path / "run", *flags))
     assert done.returncode == 0, done.stderr
     shutil.rmtree(teacher / "checkpoints" / "12")
