@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
@@ -141,6 +142,8 @@ def measured(sums: np.ndarray, cases: list[Case], lengths: np.ndarray) -> dict[s
 
 def main(argv: list[str]) -> None:
     del argv
+    os.environ["JAX_PLATFORMS"] = "cpu"  # of the commands
+    jax.config.update("jax_platforms", "cpu")
     work = Path(WORK.value).resolve()
     work.mkdir(parents=True, exist_ok=True)
     base = work / "base"
@@ -205,7 +208,7 @@ def main(argv: list[str]) -> None:
         "tuning.method": "lora",
         "tuning.rank": RANK.value,
         "tuning.alpha": ALPHA.value,
-        "tuning.targets": ",".join(TARGETS.value),
+        "tuning.targets": tuple(TARGETS.value),
         "evaluation.every": 0,
         "checkpoint.every": max(steps, 1),
         "report.max_tokens": 1,
@@ -250,5 +253,4 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     app.run(main)

@@ -60,12 +60,26 @@ def test_labels(podium: Commands, finished, folder, tmp_path):
         assert other["logprob"] == pytest.approx(answer["logprob"], rel=1e-4)
 
 
-def test_texts_of_dialogues_and_of_examples(podium: Commands, finished, folder, tmp_path):
+@pytest.mark.slow
+def test_drawn_answers(podium: Commands, finished, tmp_path):
+    """GSM8K's answers are longer than the model takes; captions are not."""
     words = [{"question": f"rose {i}", "answer": f"moon #### {i}"} for i in range(3)]
     write(tmp_path / "test.jsonl.gz", words)
     args = ("eval.py", f"--workdir={finished}", "--batch_size=2")
-    source = f"--source=files:{tmp_path}/*.gz"
-    check(podium(*args, "--task=gsm8k", source), "is too long (its ")  # 256 tokens of an answer
+    long = (*args, "--task=gsm8k", f"--source=files:{tmp_path}/t*.gz", "--split=test.jsonl.gz")
+    check(podium(*long), "is too long (its ")
+    check(podium(*long, "--too_long=drop"), "all 3 examples of task 'gsm8k' are too long")
+    captions = [{"en": f"rose {i}", "de": f"Rose {i}", "fr": "x"} for i in range(3)]
+    write(tmp_path / "val.jsonl.gz", captions)
+    out = tmp_path / "out"
+    source = f"--source=files:{tmp_path}/v*.gz"
+    done = podium(*args, "--task=multi30k:de", source, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0 <= found["bleu"] <= 100 and 0 <= found["chrf"] <= 100
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [answer["targets"].strip() for answer in answers] == ["Rose 0", "Rose 1", "Rose 2"]
+    assert all(isinstance(answer["answer"], str) for answer in answers)
 
 
 @pytest.mark.parametrize(
