@@ -70,10 +70,10 @@ class Generator:
         platform: str | None = None,
     ):
         kept_in = cache_dtype or model.config.dtype
-        params = parameters.in_compute_dtype(model, params)
-        if apart := (platform or _platform(params)) == "cpu":
-            model, params = _for_cpu(model, params)
-        self._model, self._params = model, params
+        self._given, self._apart = model, (platform or _platform(params)) == "cpu"
+        apart = self._apart
+        model, self._params = self._prepared(params)
+        self._model = model
         self._warm: set[tuple[int, int, int]] = set()
 
         def empty(batch: int, length: int) -> Cache:
@@ -122,6 +122,15 @@ class Generator:
         self._feed = jax.jit(feed, donate_argnames="cache", **where)
         self._go_on = jax.jit(go_on, donate_argnames="cache", **where)
         self._draw = jax.jit(draw, out_shardings=replicated)
+
+    def renew(self, params: parameters.Params) -> None:
+        """Takes other values of the parameters: what is compiled stays."""
+        _, self._params = self._prepared(params)
+
+    def _prepared(self, params: parameters.Params) -> tuple[Decoder, parameters.Params]:
+        """The model and its parameters in the form that is fed fastest."""
+        params = parameters.in_compute_dtype(self._given, params)
+        return _for_cpu(self._given, params) if self._apart else (self._given, params)
 
     def rows(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: int, seeds: Sequence[int]

@@ -1,0 +1,57 @@
+"""What reinforcement made of a run, as a workdir that eval.py, generate.py and convert.py read."""
+
+import dataclasses
+
+from checkpointing import imported
+from checkpointing.starting import Start, carry
+from checkpointing.workdir import TOKENIZER, Workdir
+from errors import UserError
+from inference.loading import Loaded
+from model.parameters import Params
+
+
+def check(target: Workdir) -> None:
+    """Refuses a workdir that has something already.
+
+    Raises:
+      UserError: it has.
+    """
+    if target.exists() and (there := target.names()):
+        raise UserError(f"{target} has {there[0]} already: choose another --to")
+
+
+def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> None:
+    """Writes parameters, config and tokenizer: step 0 of a model that no run trained.
+
+    As with a converted model train.py does not go on there, but starts from it
+    (config.train.start_from): Tunix's optimizer is not Podium's.
+
+    Args:
+      loaded: what it was made of.
+      source: of that.
+      params: as `loaded` has them.
+      target: is empty.
+    """
+    trained = loaded.trained
+    saved = dataclasses.replace(
+        trained.record,
+        stream="none",
+        dataset="none",
+        eval_store="",
+        step=0,
+        rows=0,
+        tokens=0,
+        evaluated=False,
+        imported=True,
+        began=trained.record.identity(),
+    )
+    hold = target.hold()
+    try:
+        loaded.tokenizer.save(target.local / TOKENIZER)
+        target.publish(TOKENIZER)
+        carry(Start(source, trained.step, trained.record), target, same_tokenizer=True)
+        target.write_run(saved.to_dict())
+        with target.reached():
+            imported.publish(target.path, params, saved.to_dict())
+    finally:
+        hold.release()
