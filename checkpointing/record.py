@@ -47,8 +47,11 @@ class Record:
     step, rows, tokens: finished steps, rows taken from the stream, tokens predicted.
     evaluated: whether the evaluation due after `step` is in the metrics.
     imported: it is no run, but a converted model: its data and training mean nothing.
+    bare: the checkpoint has parameters alone, made of a run by what is no run of Podium
+      (reinforcement/): train.py starts from it, and does not go on.
     origin: what was converted, here or where train.start_from led in the end.
-    began: identity of the checkpoint that train.start_from began with; "" without one.
+    began: identity of the checkpoint that train.start_from, or what is bare, began with; "" without
+      one.
     """
 
     config: RunConfig
@@ -62,6 +65,7 @@ class Record:
     tokens: int = 0
     evaluated: bool = False
     imported: bool = False
+    bare: bool = False
     origin: Origin | None = None
     began: str = ""
 

@@ -80,7 +80,7 @@ def _all(text: str, key: str = _KEY) -> Iterator[Start]:
 
 
 def check(workdir: Workdir) -> None:
-    """Refuses to train in the workdir of a converted model.
+    """Refuses to train in the workdir of a converted model, or of one that is bare.
 
     Raises:
       UserError: it is one, or a conversion was killed there.
@@ -93,10 +93,10 @@ def check(workdir: Workdir) -> None:
             "--workdir"
         )
     saved = workdir.read_run()
-    if saved is not None and saved.get("imported"):
+    kinds = {"imported": "a converted model", "bare": "a model without an optimizer's state"}
+    for kind in (kinds[key] for key in kinds if saved is not None and saved.get(key)):
         raise UserError(
-            f"{workdir} has a converted model: train from it by --{_KEY}={workdir} and another "
-            "--workdir"
+            f"{workdir} has {kind}: train from it by --{_KEY}={workdir} and another --workdir"
         )
 
 

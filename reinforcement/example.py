@@ -19,6 +19,7 @@ from absl import flags
 import commands
 from checkpointing.workdir import Workdir
 from errors import UserError
+from evaluation.trained import parse_mesh
 from inference.loading import Loaded, load_run
 from inference.texts import Ending, continued
 from model.generation import Sampling
@@ -29,6 +30,9 @@ WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run to begin with
 TO = flags.DEFINE_string("to", "", "Directory for what comes of it.")
 STEPS = flags.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
 LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.")
+MESH = flags.DEFINE_string(
+    "mesh", None, "Devices along each mesh axis, such as fsdp=4. Default: as of generate.py."
+)
 BETA = flags.DEFINE_float("beta", 0.04, "Weight of the divergence from the run.", lower_bound=0.0)
 SEED = flags.DEFINE_integer("seed", 0, "Of prompts and draws.", lower_bound=0)
 
@@ -54,7 +58,7 @@ def main(job: commands.Job) -> None:
     if job.others.count > 1:
         raise UserError("the example runs in one process: leave --distributed out")
     saving.check(target)
-    loaded = load_run(source)
+    loaded = load_run(source, mesh=None if MESH.value is None else parse_mesh(MESH.value))
     before = judged(loaded)
     settings = Settings(
         steps=STEPS.value,

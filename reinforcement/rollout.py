@@ -12,7 +12,7 @@ from tunix.rl.rollout import base_rollout
 from data.tokenizer import decode
 from errors import UserError
 from inference.loading import Loaded
-from model.generation import Generator, Sampling
+from model.generation import Sampling
 from reinforcement.policy import Policy
 
 

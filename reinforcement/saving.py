@@ -21,10 +21,10 @@ def check(target: Workdir) -> None:
 
 
 def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> None:
-    """Writes parameters, config and tokenizer: step 0 of a model that no run trained.
+    """Writes parameters, config and tokenizer: step 0 of a model that is bare (record.py).
 
-    As with a converted model train.py does not go on there, but starts from it
-    (config.train.start_from): Tunix's optimizer is not Podium's.
+    It keeps what the run was, so that eval.py knows its data; train.py does not go on there, but
+    starts from it (config.train.start_from): Tunix's optimizer is not Podium's.
 
     Args:
       loaded: what it was made of.
@@ -34,16 +34,7 @@ def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> No
     """
     trained = loaded.trained
     saved = dataclasses.replace(
-        trained.record,
-        stream="none",
-        dataset="none",
-        eval_store="",
-        step=0,
-        rows=0,
-        tokens=0,
-        evaluated=False,
-        imported=True,
-        began=trained.record.identity(),
+        trained.record, step=0, evaluated=False, bare=True, began=trained.record.identity()
     )
     hold = target.hold()
     try:

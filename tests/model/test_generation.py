@@ -289,3 +289,24 @@ def test_too_long_and_empty_are_refused():
     with pytest.raises(ValueError, match="together exceed"):
         generator.rows([[1], [2] * 20], max_tokens=5, seeds=[0, 0])
     assert list(generator.rows([[1], [2]], max_tokens=0, seeds=[0, 0])) == []
+
+
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("accelerator", marks=pytest.mark.slow)])
+def test_renewed_parameters_are_those_that_draw(platform):
+    config = small_config(dtype="bfloat16")
+    first, other = (nnx.to_pure_dict(nnx.state(lively(config, seed), nnx.Param)) for seed in (0, 7))
+
+    def generator(params):
+        how = Sampling(temperature=0)
+        return Generator(parameters.outline(config), params, how, platform=platform)
+
+    def texts(generator):
+        return list(generator([5, 6], max_tokens=12, seed=0))
+
+    renewed, fresh = generator(first), generator(other)
+    before = texts(renewed)
+    renewed.renew(other)
+    assert texts(renewed) == texts(fresh) != before
+    assert renewed._go_on._cache_size() == fresh._go_on._cache_size() == 1
+    renewed.renew(first)
+    assert texts(renewed) == before

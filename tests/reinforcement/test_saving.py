@@ -1,0 +1,59 @@
+"""What reinforcement made is a workdir as others: read, started from, and not gone on in."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from checkpointing import imported, record, starting
+from checkpointing.workdir import TOKENIZER, Workdir
+from configs import door
+from configs.base import base
+from data.tokenizer import ByteTokenizer
+from errors import UserError
+from inference.loading import load_run
+from model import parameters
+from reinforcement import saving
+from tests.training.sharded import MODEL
+
+CONFIG = dataclasses.replace(
+    door.read(base(), "cpu"), model=dataclasses.replace(MODEL, vocab_size=258)
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    workdir = Workdir(str(tmp_path / "source"))
+    workdir.local.mkdir()
+    params = jax.jit(lambda: parameters.initialize(CONFIG.model, 3))()
+    saved = record.Record(CONFIG, "stream", "dataset", tokens=99)
+    imported.publish(workdir.path, params, saved.to_dict())
+    ByteTokenizer().save(workdir.local / TOKENIZER)
+    (workdir.local / "hf").mkdir()
+    (workdir.local / "hf" / "config.json").write_text("{}")
+    return workdir
+
+
+def test_it_is_read_and_started_from_but_not_gone_on_in(source, tmp_path):
+    loaded, target = load_run(source), Workdir(str(tmp_path / "target"))
+    moved = jax.tree.map(lambda x: x + 1, loaded.trained.params)
+    saving.check(target)
+    saving.save(loaded, source, moved, target)
+
+    again = load_run(target)
+    jax.tree.map(np.testing.assert_array_equal, again.trained.params, moved)
+    was, now = loaded.trained.record, again.trained.record
+    assert now == dataclasses.replace(was, bare=True, began=was.identity())
+    assert (now.dataset, now.config) == ("dataset", CONFIG)  # eval.py knows its data
+    assert again.tokenizer.fingerprint == ByteTokenizer.fingerprint
+    assert again.prompt("x") == loaded.prompt("x")
+    assert (target.local / "hf" / "config.json").read_text() == "{}"
+
+    start = starting.find(str(target))
+    assert (start.step, start.record) == (0, now)
+    with pytest.raises(UserError, match=r"has a model without an optimizer's state: train from it"):
+        starting.check(target)
+    starting.check(source)
+    with pytest.raises(UserError, match=r"has checkpoints already: choose another --to$"):
+        saving.check(target)
