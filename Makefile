@@ -15,7 +15,7 @@ SETUP := @sh requirements/setup.sh
 PARALLEL := -n auto --maxprocesses=4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-all plan-all golden parity marathon marathon-data lint format bench lock clean
+.PHONY: help setup setup-dev train test test-all plan-all golden parity reinforcement marathon marathon-data lint format bench lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -45,6 +45,10 @@ golden: setup-dev ## write tests/golden/ anew, and show what changed
 parity: setup-dev ## compare every family with PyTorch's transformers, in .venv-reference, which it makes with pip
 	@sh requirements/reference.sh
 	.venv-reference/bin/python -m pytest -n auto --maxprocesses=4 --dist loadgroup tests/parity $(ARGS)
+
+reinforcement: setup-dev ## test the bridge to Tunix, in .venv-tunix, which it makes with pip (docs/reinforcement.md)
+	@sh requirements/reference.sh tunix
+	.venv-tunix/bin/python -m pytest tests/tunix $(ARGS)
 
 marathon: setup-dev ## kill runs at random and compare what they leave; ARGS="--runs=20", "--processes=2", "--gcs"
 	$(PY) -m tests.marathon $(ARGS)
