@@ -1,7 +1,7 @@
 """GRPO with a reward that anyone can check: what is written must be Python.
 
-    python train.py --config=configs/tiny.py --workdir=runs/tiny
-    python -m reinforcement.example --workdir=runs/tiny --to=runs/tiny-parses
+    .venv/bin/python train.py --config=configs/tiny.py --workdir=runs/tiny
+    .venv-tunix/bin/python -m reinforcement.example --workdir=runs/tiny --to=runs/tiny-parses
 
 A prompt is the beginning of an assignment such as "size = ". An answer is what the model writes
 after it, and its reward is 1 if Python's parser takes both together, else 0. Prints the mean reward
@@ -10,6 +10,7 @@ workdirs.
 """
 
 import ast
+import importlib.util
 import json
 import sys
 import warnings
@@ -24,7 +25,6 @@ from inference.loading import Loaded, load_run
 from inference.texts import Ending, continued
 from model.generation import Sampling
 from reinforcement import saving
-from reinforcement.grpo import Settings, learn
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run to begin with.")
 TO = flags.DEFINE_string("to", "", "Directory for what comes of it.")
@@ -53,7 +53,18 @@ def parses(prompt: str, answer: str) -> float:
     return 1.0
 
 
+def check() -> None:
+    """Refuses to begin where there is no Tunix."""
+    if importlib.util.find_spec("tunix") is None:
+        raise UserError(
+            "Tunix is missing, which has an environment of its own: `sh requirements/reference.sh "
+            "tunix` makes it, and then .venv-tunix/bin/python runs this"
+        )
+
+
 def main(job: commands.Job) -> None:
+    from reinforcement.grpo import Settings, learn  # imports Tunix
+
     source, target = Workdir(WORKDIR.value), Workdir(TO.value, "--to")
     if job.others.count > 1:
         raise UserError("the example runs in one process: leave --distributed out")
@@ -91,4 +102,4 @@ def judged(loaded: Loaded) -> float:
 
 
 if __name__ == "__main__":
-    commands.run(main, required=("workdir", "to"))
+    commands.run(main, required=("workdir", "to"), check=check)
