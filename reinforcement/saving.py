@@ -8,6 +8,7 @@ from checkpointing.workdir import TOKENIZER, Workdir
 from errors import UserError
 from inference.loading import Loaded
 from model.parameters import Params
+from training.tuning import TuningConfig
 
 
 def check(target: Workdir) -> None:
@@ -34,7 +35,12 @@ def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> No
     """
     trained = loaded.trained
     saved = dataclasses.replace(
-        trained.record, step=0, evaluated=False, bare=True, began=trained.record.identity()
+        trained.record,
+        config=dataclasses.replace(trained.config, tuning=TuningConfig()),  # all of it is there
+        step=0,
+        evaluated=False,
+        bare=True,
+        began=trained.record.identity(),
     )
     hold = target.hold()
     try:

@@ -120,3 +120,7 @@ def test_an_identity_is_of_all_of_a_record():
     same = record.read(through_json(NOW.to_dict()), "x")[0]
     other = dataclasses.replace(NOW, step=7)
     assert NOW.identity() == same.identity() != other.identity()
+    origin = record.Origin("llama", "org/model@abc", "bfloat16", {}, "fingerprint")
+    converted = dataclasses.replace(NOW, origin=origin, imported=True)
+    bare = dataclasses.replace(converted, bare=True)  # of the same files, and no longer them
+    assert bare.identity() != converted.identity()

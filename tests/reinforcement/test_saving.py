@@ -16,6 +16,7 @@ from inference.loading import load_run
 from model import parameters
 from reinforcement import saving
 from tests.training.sharded import MODEL
+from training.tuning import TuningConfig
 
 CONFIG = dataclasses.replace(
     door.read(base(), "cpu"), model=dataclasses.replace(MODEL, vocab_size=258)
@@ -57,3 +58,15 @@ def test_it_is_read_and_started_from_but_not_gone_on_in(source, tmp_path):
     starting.check(source)
     with pytest.raises(UserError, match=r"has checkpoints already: choose another --to$"):
         saving.check(target)
+
+
+def test_adapters_are_merged_and_the_whole_is_written(source, tmp_path):
+    """As load_run has a run of adapters: a plain model, and a config that says how it was tuned."""
+    loaded, target = load_run(source), Workdir(str(tmp_path / "target"))
+    tuned = dataclasses.replace(CONFIG, tuning=TuningConfig("lora"))
+    of_run = dataclasses.replace(loaded.trained.record, config=tuned, began="base")
+    loaded = loaded._replace(trained=loaded.trained._replace(config=tuned, record=of_run))
+    saving.save(loaded, source, loaded.trained.params, target)
+    again = load_run(target).trained
+    assert again.config == CONFIG
+    jax.tree.map(np.testing.assert_array_equal, again.params, loaded.trained.params)
