@@ -72,7 +72,7 @@ def run_of(name: str) -> RunConfig:
     if config.train.start_from is None:  # whatever it starts from: here the model of base.py
         config.train.start_from = ""
         config.model.max_length = max(config.model.max_length, config.data.sequence_length)
-    if config.objective.teacher is None:
+    if config.objective.name != "next_token":
         config.objective.teacher = "runs/teacher"
     return door.with_vocabulary(door.read(config, "tpu"), config.data.tokenizer_vocab_size)
 
