@@ -30,8 +30,8 @@ def test_keys_that_are_there(key):
         ("trian.xyz", "train has accumulation, batch_size, seed, start_from, steps, z_loss"),
         (
             "xyz",
-            "the config has checkpoint, data, evaluation, layout, layouts, mesh, model, optimizer, "
-            "report, train, tuning, watch",
+            "the config has checkpoint, data, evaluation, layout, layouts, mesh, model, objective, "
+            "optimizer, report, train, tuning, watch",
         ),
         ("train.steps.more", "train.steps is a value and has no keys"),
         ("trian.steps.more", "train.steps is a value and has no keys"),
