@@ -144,6 +144,10 @@ TABLE: Mapping[str, Metric] = {
     "eval/preference_loss": Metric(on="preference_loss", label="held out", smooth=False),
     "eval/accuracy": Metric(on="accuracy", label="held out", smooth=False),
     "eval/margin": Metric(on="margin", label="held out", smooth=False),
+    "eval/reward_chosen": Metric(on="reward_chosen", label="better, held out", smooth=False),
+    "eval/reward_rejected": Metric(on="reward_chosen", label="other, held out", smooth=False),
+    "eval/log_prob_chosen": Metric(on="log_prob_chosen", label="better, held out", smooth=False),
+    "eval/log_prob_rejected": Metric(on="log_prob_chosen", label="other, held out", smooth=False),
     "eval/pairs": Metric(),
     "time/eval_s": Metric(),
 }

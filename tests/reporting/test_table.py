@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -26,6 +27,9 @@ from reporting.table import TABLE, metric
 from sharding.placement import constrainer, place_rows
 from tests.training.sharded import LENGTH, ROWS, batch, begin, mesh_of, placed
 from tests.training.sharded import MODEL as DENSE
+from training.objectives.distillation import Losses
+from training.objectives.next_token import Losses as Text
+from training.objectives.objective import OF_PAIRS
 from training.state import NOTHING, shardings_of
 
 STEPS = 3
@@ -43,6 +47,8 @@ class Split:
 
 
 TASKS = ("sums", "rhymes")
+OF_OBJECTIVES = {*OF_PAIRS, *Losses._fields[len(Text._fields) :]}
+"""What other objectives than that of the run below compute."""
 
 
 def of_tasks(mesh: Mesh, index: int) -> dict[str, jax.Array]:
@@ -69,10 +75,16 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = run.state
     for count in range(1, STEPS + 1):
         state, metrics = run.step(state, NOTHING, of_tasks(mesh, count))
-        recorder.add(count, metrics, 0.0, False)
+        more = {name: jnp.float32(count / 7) for name in OF_OBJECTIVES}
+        recorder.add(count, {**metrics, **more, "pairs": jnp.int32(3)}, 0.0, False)
     recorder.drain()
     outline = parameters.outline(MODEL, Means(constrainer(mesh)))
-    score = make_scorer(outline, mesh, shardings_of(run.abstract.params))
+    of_text = make_scorer(outline, mesh, shardings_of(run.abstract.params))
+
+    def score(params: Any, rows: Any) -> Any:
+        of_pairs = {name: jnp.float32(1) for name in OF_PAIRS}
+        return {**of_text(params, rows), **of_pairs, "pairs": jnp.int32(3)}
+
     watch = Watch(OneProcess(), leave=lambda code: None)
     split: Any = Split()
     HeldOut(score, mesh, files, print, watch)(STEPS, state.params, dict.fromkeys(TASKS, split))
