@@ -7,7 +7,7 @@
 
 Each of the first three writes its results to bench/results/, from which the last makes the
 tables. One measurement alone (data, step, decode, profile, curves, tpu, memory, chips, kernels,
-predicted, save, conversion, perplexity, intents), with its flags: `python -m bench NAME --help`.
+predicted, save, conversion, perplexity, intents, tuning), with its flags: `python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -25,7 +25,8 @@ _HARDWARE = {
 """What is measured there; the result of each is `<name>_<hardware>.json`."""
 _NAMES = (
     *("data", "step", "decode", "profile", "curves", "tpu", "memory"),
-    *("chips", "kernels", "predicted", "save", "conversion", "perplexity", "intents", "report"),
+    *("chips", "kernels", "predicted", "save", "conversion", "perplexity", "intents"),
+    *("tuning", "report"),
 )
 _FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
 """The flag that names the interpreter where the peer is."""

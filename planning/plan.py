@@ -154,8 +154,9 @@ def read_config(
       UserError: a value that cannot be.
     """
     chosen, layout = layouts.applied(config, name_of(topology), given)
-    adapters = chosen.tuning.method != "all"
-    if adapters and isinstance(chosen.train.get("start_from"), FieldReference | None):
+    if chosen.model.vocab_size and isinstance(
+        chosen.train.get("start_from"), FieldReference | None
+    ):
         chosen.train.start_from = ""  # the config has the model's shape, and a plan no numbers
     chosen, _ = start_from.applied(chosen, given)
     for key, value in chosen.data.items():

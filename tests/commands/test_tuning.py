@@ -177,6 +177,25 @@ def test_a_run_that_starts_from_adapters_has_them_merged(podium: Commands, tuned
     np.testing.assert_allclose(found, final["eval/loss"], rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_two_processes_tune_as_one(podium: Commands, base, tmp_path):
+    """And go on as one, where the other had begun."""
+    mesh = ("--config.mesh.data=1", "--config.mesh.fsdp=2")
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    for ended in podium.pair(tune(podium, together, base, *mesh)).wait(240):
+        assert ended.code == 0, ended.err
+    two = {"JAX_NUM_CPU_DEVICES": "2"}
+    done = podium(*tune(podium, alone, base, *mesh), env=two)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(together, alone, step=6)
+    more = tune(podium, together, base, *mesh, "--config.train.steps=8")
+    for ended in podium.pair(more).wait(240):
+        assert ended.code == 0, ended.err
+    again = podium(*tune(podium, alone, base, *mesh, "--config.train.steps=8"), env=two)
+    assert again.returncode == 0, again.stderr
+    assert_same_run(together, alone, step=8)
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
