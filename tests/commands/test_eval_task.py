@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from data.tasks.clinc150 import INTENTS
+from reporting.metrics import read_metrics
 from tests.commands.test_bad_input import check
 from tests.running import Commands
 
@@ -73,7 +74,7 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
     write(tmp_path / "val.jsonl.gz", captions)
     out = tmp_path / "out"
     source = f"--source=files:{tmp_path}/v*.gz"
-    done = podium(*args, "--task=multi30k:de", source, f"--out={out}")
+    done = podium(*args, "--task=multi30k:en-de", source, f"--out={out}")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0 <= found["bleu"] <= 100 and 0 <= found["chrf"] <= 100
@@ -94,7 +95,7 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
         (["--task=clinc150", "--source=wiki"], "--source='wiki': use one of"),
         (["--task=chat", "--source=files:{}/*.gz"], "has no chat template"),
         (["--task=gsm8k_preferences", "--source=files:{}/*.gz"], "names no metric"),
-        (["--task=multi30k:de", "--source=files:{}/*.gz"], "is no example of task"),
+        (["--task=multi30k:en-de", "--source=files:{}/*.gz"], "is no example of task"),
     ],
 )
 @pytest.mark.slow
@@ -111,3 +112,36 @@ def test_a_model_without_tokenizer(podium: Commands, finished, folder, tmp_path)
     source = f"--source=files:{folder}/*.gz"
     done = podium("eval.py", f"--workdir={run}", "--task=clinc150", source)
     check(done, "has no tokenizer")
+
+
+@pytest.mark.slow
+def test_during_a_run(podium: Commands, folder, tmp_path):
+    config = {
+        "data.source": f"files:{folder}/*.jsonl.gz",
+        "data.train_split": "train.jsonl.gz",
+        "data.eval_split": "val.jsonl.gz",
+        "data.task": "clinc150",
+        "data.packing": "best_fit",
+        "train.steps": 4,
+        "train.batch_size": 2,
+        "evaluation.every": 2,
+        "evaluation.examples": 7,
+    }
+    run = tmp_path / "run"
+    args = ("train.py", "--config=configs/tiny.py", f"--workdir={run}")
+    done = podium(*args, *(f"--config.{key}={value}" for key, value in config.items()))
+    assert done.returncode == 0, done.stderr
+    lines = [(step, line) for step, line in read_metrics(run) if "task/clinc150/accuracy" in line]
+    assert [step for step, _ in lines] == [2, 4]
+    line = lines[-1][1]
+    keys = (f"task/clinc150/accuracy{end}" for end in ("", "/low", "/high"))
+    value, low, high = (float(line[key] or 0) for key in keys)
+    assert 0 <= low <= value <= high <= 100
+    assert f"step 4: clinc150: accuracy {value:.1f} ({low:.1f} to {high:.1f})" in done.stderr
+    assert f"clinc150: accuracy {value:.1f}" in done.stdout
+    report = (run / "report.html").read_text()
+    assert "Tasks, from 0 to 100, with intervals of 95 %" in report and "7 examples" in report
+    # By eval.py the same, from where the run learned it.
+    again = podium("eval.py", f"--workdir={run}", "--task=clinc150", "--examples=7")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1])["accuracy"] == pytest.approx(value, abs=1e-3)
