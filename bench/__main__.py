@@ -7,7 +7,8 @@
 
 Each of the first three writes its results to bench/results/, from which the last makes the
 tables. One measurement alone (data, step, decode, profile, curves, tpu, memory, chips, kernels,
-predicted, save, conversion, perplexity, intents, tuning), with its flags: `python -m bench NAME --help`.
+predicted, save, conversion, perplexity, intents, tuning), with its flags: `python -m bench NAME
+--help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
