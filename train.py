@@ -34,7 +34,7 @@ from cluster.interrupts import BrokenOff
 from configs import door, layouts, start_from
 from configs import flags as config_flags
 from data import tokenizer as tokenizers
-from data.preparation import Prepared, prepare
+from data.preparation import Prepared, chat_files, prepare
 from data.stream import Stream, stream_of
 from data.windows import Windows
 from evaluation.asking import Asking
@@ -335,6 +335,8 @@ def begin_files(
     workdir.write_run(now.to_dict())
     run.data.tokenizer.save(workdir.local / TOKENIZER)
     workdir.publish(TOKENIZER)
+    if files_of_chat := chat_files(start_from.data_of(run.config, workdir), run.data.tokenizer):
+        starting.add_published(files_of_chat, workdir)
     (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
     return files
 

@@ -1,6 +1,6 @@
 """The checkpoint that a fresh run takes its parameters from (config.train.start_from)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -166,6 +166,15 @@ def carry(start: Start, workdir: Workdir, same_tokenizer: bool) -> None:
     for file in sorted(folder.iterdir()):
         if same_tokenizer or file.name in _OF_THE_MODEL:
             (target / file.name).write_bytes(file.read_bytes())
+    workdir.publish(PUBLISHED)
+
+
+def add_published(files: Mapping[str, bytes], workdir: Workdir) -> None:
+    """Puts files beside what was published with a model, as if they had been."""
+    folder = workdir.local / PUBLISHED
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     workdir.publish(PUBLISHED)
 
 

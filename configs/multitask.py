@@ -7,7 +7,8 @@
     python eval.py --workdir=runs/multitask --task=multitask:paws
 
 Every task is a corpus of the mixture, with a share by the root of its count (config.data.rates;
-docs/tasks.md, "Many tasks"). Text against forgetting is one more corpus. One task alone:
+docs/tasks.md, "Many tasks"). Text against forgetting is one more corpus, with a weight, as in the
+form below. One task alone:
 --config=configs/multitask.py:paws.
 
 In seconds, without any assets, from the run of configs/tiny.py:
@@ -57,7 +58,10 @@ def get_config(form: str = "") -> ConfigDict:
             "first_word": corpus(task="first_word"),
             "next_line": corpus(task="next_line"),
             "text": corpus(
-                source="python_stdlib", train_split="train[:5%]", eval_split="validation[:10%]"
+                source="python_stdlib",
+                train_split="train[:5%]",
+                eval_split="validation[:10%]",
+                weight=0.25,
             ),
         }
         config.data.sequence_length = 128

@@ -198,6 +198,10 @@ class DataConfig:
             )
         return tuple(found)
 
+    def is_counted(self, task: str) -> bool:
+        """Whether `rates` make the weight of a corpus that has this task, or none."""
+        return bool(task or self.task) or not self.has_tasks
+
     def _mixture(self) -> Mapping[str, CorpusConfig]:
         return self.mixture or {ALONE: CorpusConfig()}
 
@@ -218,10 +222,11 @@ class DataConfig:
                 except ValueError as error:
                     prefix = f"mixture.{name}." if one.task else ""
                     raise ValueError(f"{prefix}{error}") from None
-        if self.rates.temperature and any(one.weight != 1 for one in self._mixture().values()):
+        counted = [one for one in self._mixture().values() if self.is_counted(one.task)]
+        if self.rates.temperature and any(one.weight != 1 for one in counted):
             raise ValueError(
                 f"rates.temperature={self.rates.temperature}: weights follow from counts then: "
-                "leave weights out, or set it to 0"
+                "leave them out (but for plain text beside tasks), or set it to 0"
             )
         if not self.has_tasks:
             if self.limit:

@@ -245,6 +245,15 @@ def _examples(
     return _Examples(Making(corpus.task, config.sequence_length, config.too_long, limit), files)
 
 
+def chat_files(config: DataConfig, tokenizer: Tokenizer) -> chat.Files | None:
+    """The chat template that dialogues are learned by, with what spells its specials; None where
+    there are none.
+    """
+    if not any(corpus.task and tasks.find(corpus.task).chat for corpus in config.corpora()):
+        return None
+    return chat.files_of(tokenizer, config.tokenizer, config.chat_template)
+
+
 class _Filtered(NamedTuple):
     """How the train splits are filtered.
 
@@ -331,7 +340,10 @@ def _weighted(config: DataConfig, corpora: Sequence[PreparedCorpus]) -> Sequence
     if not config.rates.temperature:
         return corpora
     counts = [
-        rates.Counts(one.train.n_documents // one.train.unit, one.plan.n_bins) for one in corpora
+        rates.Counts(one.train.n_documents // one.train.unit, one.plan.n_bins)
+        if config.is_counted(one.task)
+        else one.weight
+        for one in corpora
     ]
     weights = rates.weights(counts, config.rates)
     return [

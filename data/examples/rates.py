@@ -1,7 +1,8 @@
 """Corpora mixed by how many examples they have: Raffel et al. 2020, 3.5.2.
 
 Rates are of examples. Rows are what a mixture deals, so those of a corpus follow from how many of
-its examples a row holds.
+its examples a row holds. Plain text beside tasks, which is there against forgetting, has no
+examples that could be counted beside theirs: it has a weight, beside 1 for all tasks together.
 """
 
 from collections.abc import Sequence
@@ -44,20 +45,33 @@ class Counts(NamedTuple):
     rows: int
 
 
-def weights(counts: Sequence[Counts], config: RatesConfig) -> list[int]:
-    """The weights of corpora in rows: whole numbers whose sum is PARTS, at least 1 each.
+def weights(corpora: Sequence[Counts | float], config: RatesConfig) -> list[int]:
+    """The weights of corpora in rows: whole numbers whose sum is PARTS, at least 1 each but where
+    none is wanted.
 
     Args:
-      counts: of each corpus.
+      corpora: counts, of one at least; or a weight beside 1 for all of which counts are given.
       config: with a temperature.
     """
-    rates = [min(n, config.cap or n) ** (1 / config.temperature) * (rows / n) for n, rows in counts]
-    exact = [PARTS * rate / sum(rates) for rate in rates]
-    parts = [max(int(share), 1) for share in exact]
+    rates = [_rate(one, config) if isinstance(one, Counts) else 0.0 for one in corpora]
+    of_rates = sum(rates)
+    shares = [
+        rate / of_rates if isinstance(one, Counts) else one
+        for one, rate in zip(corpora, rates, strict=True)
+    ]
+    exact = [PARTS * share / sum(shares) for share in shares]
+    parts = [max(int(share), 1) if share else 0 for share in exact]
     # The rest goes to those that rounding took most from; where the least shares were raised, it
     # comes from the largest.
-    order = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
+    order = sorted((i for i in range(len(parts)) if parts[i]), key=lambda i: parts[i] - exact[i])
     for i in order[: max(PARTS - sum(parts), 0)]:
         parts[i] += 1
     parts[parts.index(max(parts))] -= sum(parts) - PARTS
     return parts
+
+
+def _rate(counts: Counts, config: RatesConfig) -> float:
+    """Of the rows of a corpus."""
+    n, rows = counts
+    rate: float = min(n, config.cap or n) ** (1 / config.temperature)
+    return rate * rows / n

@@ -39,6 +39,19 @@ def test_proportional_equal_and_capped() -> None:
     assert weights(longer, RatesConfig(1, cap=100)) == [909, 9091]
 
 
+@given(COUNTS, st.lists(st.sampled_from([0.0, 0.05, 0.25, 1.0, 3.0]), min_size=1, max_size=3))
+def test_text_has_the_rows_that_its_weight_says(counts: list[Counts], given: list[float]) -> None:
+    alone = weights(counts, RatesConfig(2))
+    found = weights([*given, *counts], RatesConfig(2))
+    of_text, of_tasks = found[: len(given)], found[len(given) :]
+    assert sum(found) == PARTS
+    for part, weight in zip(of_text, given, strict=True):
+        assert (part == 0) == (weight == 0)
+        assert abs(part - PARTS * weight / (1 + sum(given))) <= 1 + len(counts)
+    for part, before in zip(of_tasks, alone, strict=True):
+        assert abs(part - before / (1 + sum(given))) <= 2 + len(counts)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
