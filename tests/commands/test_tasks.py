@@ -143,3 +143,29 @@ def test_a_run_is_the_same_after_a_kill_and_on_two_processes(
     assert set(found["corpora"]) == {"sums", "captions"}
     refused = podium(*run, f"--workdir={tmp_path}/whole", "--config.data.limit=200")
     assert refused.returncode == 2 and "data.limit was 300, now 200" in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_learned_dialogues_can_be_chatted_with(podium: Commands, tmp_path: Path) -> None:
+    """With the template that it learned them by, also where that is no published one."""
+    base, run = tmp_path / "base", tmp_path / "run"
+    of_base = ("--config.data.tokenizer=bpe", "--config.data.tokenizer_vocab_size=258")
+    few = ("--config.train.steps=2", "--config.model.max_length=512")
+    done = podium("train.py", "--config=configs/tiny.py", f"--workdir={base}", *of_base, *few)
+    assert done.returncode == 0, done.stderr
+    done = podium(
+        "train.py",
+        "--config=configs/chat.py:tiny",
+        f"--workdir={run}",
+        f"--config.train.start_from={base}",
+        "--config.train.steps=2",
+    )
+    assert done.returncode == 0, done.stderr
+    said = podium(
+        *("generate.py", f"--workdir={run}", "--chat", "--prompt=hello", "--max_tokens=4"),
+        *("--output=json", "--temperature=0"),
+    )
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["prompt"] == "hello"
+    refused = podium("generate.py", f"--workdir={base}", "--chat", "--prompt=hello")
+    assert refused.returncode == 2 and "no chat template" in refused.stderr
