@@ -93,7 +93,7 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
         (["--task=clinc150", "--source=files:{}/none*.gz"], "none*.gz"),
         (["--task=clinc150", "--source=files:{}/*.gz", "--split=x*"], "no file of "),
         (["--task=clinc150", "--source=wiki"], "--source='wiki': use one of"),
-        (["--task=chat", "--source=files:{}/*.gz"], "has no chat template"),
+        (["--task=chat", "--source=files:{}/*.gz"], "names no metric to be judged by"),
         (["--task=gsm8k_preferences", "--source=files:{}/*.gz"], "names no metric"),
         (["--task=multi30k:en-de", "--source=files:{}/*.gz"], "is no example of task"),
     ],
