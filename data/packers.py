@@ -52,7 +52,7 @@ def best_fit(lengths: np.ndarray, bin_length: int) -> Packed:
     Longer ones are cut into pieces of L and a rest. Each rest, the longest first, goes into the
     fullest bin that has room for it (Ding et al., "Fewer Truncations Improve Language Modeling",
     2024). Rests of one length are alike, and so are bins with equal room: they are placed together,
-    in O(L) steps over arrays.
+    in O(L) steps over arrays, and each of these bins gets one before one of them gets two.
 
     Args:
       lengths, bin_length: as of `concatenate`.
