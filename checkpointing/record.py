@@ -96,7 +96,7 @@ class Record:
         that is not as it is by default, so a later version that has more keys comes to the same.
         """
         said = _said(self)
-        of_files = self.imported and self.config.tuning.everything
+        of_files = self.imported and not self.bare and self.config.tuning.everything
         if of_files and self.origin is not None and self.origin.fingerprint:
             said = {"family": self.origin.family, "files": self.origin.fingerprint}
         text = json.dumps(said, sort_keys=True, default=list)
