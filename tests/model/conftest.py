@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from model import parameters
@@ -101,15 +103,15 @@ def small_config(kind: str = "llama", **overrides: Any) -> ModelConfig:
 @functools.cache
 def lively(config: ModelConfig, seed: int = 0) -> Decoder:
     """A decoder whose every parameter matters: norms and biases too are random, and not small."""
-    params = jax.jit(parameters.initialize, static_argnums=(0, 1))(config, seed)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    noisy = [
-        leaf * 8 + 0.3 * jax.random.normal(key, leaf.shape)
-        if leaf.std() > 0 and leaf.ndim > 1
-        else leaf + 0.3 * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
+    with jax.default_prng_impl("rbg"):  # programs of threefry are slow to compile
+        params = jax.jit(parameters.initialize, static_argnums=(0, 1))(config, seed)
+    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, params))
+    rng = np.random.default_rng(seed + 1)
+    noisy = []
+    for leaf in leaves:
+        scale = 8 if leaf.ndim > 1 and leaf.std() > 0 else 1
+        noise = 0.3 * rng.standard_normal(leaf.shape, np.float32)
+        noisy.append(jnp.asarray(leaf * scale + noise))
     return parameters.bind(parameters.outline(config), jax.tree.unflatten(tree, noisy))
 
 
