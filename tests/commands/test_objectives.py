@@ -134,7 +134,7 @@ def test_what_cannot_be_is_one_line(
 def test_another_teacher_is_refused(
     podium: Commands, arguments: dict[str, list[str]], finished: Path, tmp_path: Path
 ) -> None:
-    """A run does not go on from what other parameters said."""
+    """A run goes on from what was said, and not from what other parameters would say."""
     teacher = tmp_path / "teacher"
     shutil.copytree(finished, teacher)
     flags = [*arguments["distilled"], f"--config.objective.teacher={teacher}"]
@@ -142,8 +142,12 @@ def test_another_teacher_is_refused(
     done = podium(*podium.train(tmp_path / "run", *flags))
     assert done.returncode == 0, done.stderr
     shutil.rmtree(teacher / "checkpoints" / "12")
-    again = podium(*podium.train(tmp_path / "run", *flags, "--config.train.steps=15"))
+    longer = podium.train(tmp_path / "run", *flags, "--config.train.steps=15")
+    elsewhere = podium.with_env({"PODIUM_CACHE": str(tmp_path / "cache")})
+    again = elsewhere(*longer)
     assert again.returncode == 2 and "what the run began with is not there any more" in again.stderr
+    again = podium(*longer)
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.slow
@@ -196,3 +200,25 @@ def test_it_goes_on_when_its_reference_has_been_trained_on(
         np.testing.assert_array_equal(x, y, err_msg=str(path))
     done = going_on(*podium.train(run, *flags))
     assert done.returncode == 0 and "all 12 steps are done" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_quantized_policy_begins_as_its_reference(
+    podium: Commands, arguments: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Both are computed in int8: what that changes is in both probabilities, not in their ratio."""
+    quantized = "--config.model.quantization=int8"
+    ways = {
+        "plain": [],
+        "stored": [quantized],
+        "live": [quantized, "--config.objective.stored=False"],
+    }
+    found = {}
+    for name, flags in ways.items():
+        one_step = [*arguments["adapted"], "--config.train.steps=1", *flags]
+        done = podium(*podium.train(tmp_path / name, *one_step))
+        assert done.returncode == 0, done.stderr
+        found[name] = metrics(tmp_path / name)[0]
+    for name in ("stored", "live"):
+        changed = 0.1 * abs(found[name]["log_prob_chosen"] - found["plain"]["log_prob_chosen"])
+        assert abs(found[name]["reward_chosen"]) < changed / 20
