@@ -44,7 +44,9 @@ def find(text: str, key: str = _KEY) -> Start:
     Raises:
       UserError: there is none.
     """
-    return next(_all(text, key))
+    if (newest := next(_all(_there(text, key)), None)) is None:
+        raise UserError(f"{key}={text}: no checkpoint is there")
+    return newest
 
 
 def again(text: str, identity: str, who: object) -> Start:
@@ -58,24 +60,40 @@ def again(text: str, identity: str, who: object) -> Start:
     Raises:
       UserError: it is not there.
     """
-    for start in _all(text):
-        if start.record.identity() == identity:
-            return start
+    _there(text)
+    if start := kept(text, identity):
+        return start
     raise UserError(
         f"{who} was tuned from another model than {text} has now: bring back the one that it began "
         "with, or its checkpoint, for it has only what moved"
     )
 
 
-def _all(text: str, key: str = _KEY) -> Iterator[Start]:
-    """The checkpoints of a workdir, newest first: there is one at least."""
+def kept(text: str, identity: str, key: str = _KEY) -> Start | None:
+    """The checkpoint of a workdir whose parameters have an identity; None if there is none, or no
+    such workdir any more.
+
+    Args:
+      text, identity: of both.
+      key: that says the workdir, for messages.
+    """
+    workdir = Workdir(text, key)
+    if not workdir.exists():
+        return None
+    return next((one for one in _all(workdir) if one.record.identity() == identity), None)
+
+
+def _there(text: str, key: str = _KEY) -> Workdir:
     workdir = Workdir(text, key)
     if not workdir.exists():
         raise UserError(f"{key}={text}: there is no such directory")
+    return workdir
+
+
+def _all(workdir: Workdir) -> Iterator[Start]:
+    """The checkpoints of a workdir, newest first."""
     with Checkpoints(workdir.path) as checkpoints:
-        if not (steps := checkpoints.steps()):
-            raise UserError(f"{key}={text}: no checkpoint is there")
-        for step in reversed(steps):
+        for step in reversed(checkpoints.steps()):
             yield Start(workdir, step, record.read(checkpoints.run(step), workdir)[0])
 
 
