@@ -147,9 +147,9 @@ def whole(start: Start, abstract: Params) -> Params:
     moves = moving(saved.config.tuning, parameters.outline(saved.config.model))
     with Checkpoints(start.workdir.path) as checkpoints:
         if moves.names is None:
-            return checkpoints.some_params(start.step, abstract)
+            return checkpoints.params(start.step, abstract)
         own = moves.of(abstract)
-        params = checkpoints.some_params(start.step, own) if own else {}
+        params = checkpoints.params(start.step, own) if own else {}
     text = saved.config.train.start_from
     fixed = moves.fixed(abstract)
     base = again(text, saved.began, start.workdir)

@@ -160,13 +160,16 @@ class Making:
 
     Args:
       path: from `address`.
-      parts: how many there will be.
+      rows: what is annotated; a part is a batch of it, and is named by its rows: a pass of other
+        batches has other parts.
     """
 
-    def __init__(self, path: Path, parts: int) -> None:
+    def __init__(self, path: Path, rows: Asked) -> None:
         self._path, self._folder = path, cache.building_folder(path)
+        self._rows = rows
         cache.make_folder(self._folder)
-        self.done = np.array([self._part(number).is_file() for number in range(parts)], bool)
+        parts = range(len(rows.batches))
+        self.done = np.array([self._part(number).is_file() for number in parts], bool)
 
     def add(self, number: int, found: Found) -> None:
         """Keeps a part, whole or not at all."""
@@ -178,10 +181,9 @@ class Making:
             partial.replace(self._part(number))
         self.done[number] = True
 
-    def publish(
-        self, length: int, bins: np.ndarray, about: Mapping[str, Any], progress: Progress
-    ) -> Annotations:
+    def publish(self, about: Mapping[str, Any], progress: Progress) -> Annotations:
         """Joins the parts."""
+        length, bins = self._rows.length, self._rows.bins
         total: dict[str, float] = {}
         with cache.publish(self._path) as folder:
             files: dict[str, np.memmap[Any, Any]] = {}
@@ -201,6 +203,8 @@ class Making:
                         )
                     files[name][at : at + flat.shape[0]] = flat
                 at += flat.shape[0]
+            if at != bins.size * length:
+                raise RuntimeError(f"{self._folder}: {at} of {bins.size * length} positions")
             for file in files.values():
                 file.flush()
             np.save(folder / "bins.npy", bins)
@@ -211,7 +215,8 @@ class Making:
         return Annotations(self._path)
 
     def _part(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.npz"
+        first = number * self._rows.at_once
+        return self._folder / f"{first:08d}+{self._rows.at_once}.npz"
 
 
 def together(found: Sequence[Annotations]) -> dict[str, float]:
