@@ -105,10 +105,9 @@ class Record:
         Of what was converted it is of the files alone, whatever converted them. Else it is of all
         that is not as it is by default, so a later version that has more keys comes to the same.
         """
-        if self.imported and not self.bare and self.config.tuning.everything:
-            if of_files := self.origin and self.origin.identity():
-                return of_files
-        return _hashed(_said(self))
+        as_converted = self.imported and not self.bare and self.config.tuning.everything
+        of_files = self.origin.identity() if as_converted and self.origin else ""
+        return of_files or _hashed(_said(self))
 
 
 def _hashed(said: Any) -> str:
