@@ -1,4 +1,6 @@
-"""Training with products in int8 and fp8: as float32 trains, and on a mesh as on one device."""
+"""Training with products in int8 and fp8: as float32 trains, and on a mesh as on one device; with
+adapters, too.
+"""
 
 import dataclasses
 import functools
@@ -10,8 +12,10 @@ import pytest
 
 from model.config import Quantization, Remat
 from tests.jaxprs import equations
-from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
+from tests.training.sharded import MODEL, OPTIMIZER, STEPS, begin, mesh_of, placed
+from tests.training.test_tuning import begin as tuned
 from training.state import NOTHING
+from training.tuning import TuningConfig
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
 TYPES = {"int8": {"int8"}, "fp8": {"float8_e4m3fn", "float8_e5m2"}}
@@ -67,3 +71,40 @@ def test_every_product_of_the_blocks_is_quantized(kind: Quantization) -> None:
     jaxpr = jax.make_jaxpr(run.step)(run.abstract, NOTHING, placed(run.mesh, 0))
     found = [{str(v.aval.dtype) for v in e.invars} for e in equations(jaxpr, "dot_general")]
     assert sum(types <= TYPES[kind] for types in found) == 3 * 7
+
+
+LORA = TuningConfig("lora", rank=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_adapters_products_with_weights_are_quantized_alone(kind: Quantization) -> None:
+    """Of seven weights one forward and one back to what goes in: none gives a weight's gradient.
+    The products with adapters are in float32, six of each.
+    """
+    run = tuned(LORA, model=dataclasses.replace(MODEL, quantization=kind))
+    jaxpr = jax.make_jaxpr(run.step)(run.state, run.fixed, placed(run.mesh, 0))
+    found = [{str(v.aval.dtype) for v in e.invars} for e in equations(jaxpr, "dot_general")]
+    assert sum(types <= TYPES[kind] for types in found) == 2 * 7
+    exact = tuned(LORA)
+    jaxpr = jax.make_jaxpr(exact.step)(exact.state, exact.fixed, placed(exact.mesh, 0))
+    assert sum(1 for _ in equations(jaxpr, "dot_general")) == len(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_beside_quantized_products_learn_as_in_float32(kind: Quantization) -> None:
+    """From the very loss of the quantized base, for a fresh b is zero."""
+    by_kind = []
+    for model in (MODEL, dataclasses.replace(MODEL, quantization=kind)):
+        run = tuned(LORA, model=model, optimizer=dataclasses.replace(OPTIMIZER, learning_rate=1e-2))
+        state, found = run.state, []
+        for index in range(8):
+            state, metrics = run.step(state, run.fixed, placed(run.mesh, index % 2))
+            found.append(float(metrics["loss"]))
+        by_kind.append(np.array(found))
+    exact, found = by_kind
+    assert exact[-1] < exact[0] - 0.05  # there is something to learn
+    assert 0 < np.abs(found - exact).max() < 0.03
+    base = tuned(TuningConfig(), model=dataclasses.replace(MODEL, quantization=kind))
+    _, metrics = base.step(base.state, base.fixed, placed(base.mesh, 0))
+    assert float(metrics["loss"]) == found[0]
