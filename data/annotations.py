@@ -160,16 +160,13 @@ class Making:
 
     Args:
       path: from `address`.
-      rows: what is annotated; a part is a batch of it, and is named by its rows: a pass of other
-        batches has other parts.
+      parts: how many there will be.
     """
 
-    def __init__(self, path: Path, rows: Asked) -> None:
+    def __init__(self, path: Path, parts: int) -> None:
         self._path, self._folder = path, cache.building_folder(path)
-        self._rows = rows
         cache.make_folder(self._folder)
-        parts = range(len(rows.batches))
-        self.done = np.array([self._part(number).is_file() for number in parts], bool)
+        self.done = np.array([self._part(number).is_file() for number in range(parts)], bool)
 
     def add(self, number: int, found: Found) -> None:
         """Keeps a part, whole or not at all."""
@@ -181,9 +178,10 @@ class Making:
             partial.replace(self._part(number))
         self.done[number] = True
 
-    def publish(self, about: Mapping[str, Any], progress: Progress) -> Annotations:
+    def publish(
+        self, length: int, bins: np.ndarray, about: Mapping[str, Any], progress: Progress
+    ) -> Annotations:
         """Joins the parts."""
-        length, bins = self._rows.length, self._rows.bins
         total: dict[str, float] = {}
         with cache.publish(self._path) as folder:
             files: dict[str, np.memmap[Any, Any]] = {}
@@ -203,8 +201,6 @@ class Making:
                         )
                     files[name][at : at + flat.shape[0]] = flat
                 at += flat.shape[0]
-            if at != bins.size * length:
-                raise RuntimeError(f"{self._folder}: {at} of {bins.size * length} positions")
             for file in files.values():
                 file.flush()
             np.save(folder / "bins.npy", bins)
@@ -215,8 +211,7 @@ class Making:
         return Annotations(self._path)
 
     def _part(self, number: int) -> Path:
-        first = number * self._rows.at_once
-        return self._folder / f"{first:08d}+{self._rows.at_once}.npz"
+        return self._folder / f"{number:06d}.npz"
 
 
 def together(found: Sequence[Annotations]) -> dict[str, float]:

@@ -68,5 +68,5 @@ def _fingerprint(params: Params) -> str:
     for path, array in sorted(flat(params).items()):
         values = np.ascontiguousarray(jax.device_get(array))
         found.update(f"{path} {values.dtype} {values.shape} ".encode())
-        found.update(values.view(np.uint8))
+        found.update(values.view(np.uint8).data)
     return found.hexdigest()[:32]

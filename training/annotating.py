@@ -68,7 +68,7 @@ def annotate(
     path = annotations.address(rows, **what)
     if _everywhere(np.array(cache.has(path))):
         return Annotations(path)
-    making = Making(path, rows)
+    making = Making(path, len(rows.batches))
     done = _everywhere(making.done)
     score = make_score(config, teacher, mesh)
     for number, make in enumerate(rows.batches):
@@ -78,7 +78,7 @@ def annotate(
             found = jax.device_get(score(params(), place_rows(mesh, rows.at_once, make)))
             some = min(rows.at_once, rows.bins.size - first)
             making.add(number, _kept(found, some, teacher.config.vocab_size))
-    return making.publish(what, progress)
+    return making.publish(rows.length, rows.bins, what, progress)
 
 
 def make_score(config: ObjectiveConfig, teacher: Decoder, mesh: Mesh) -> Score:

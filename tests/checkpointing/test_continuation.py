@@ -118,7 +118,7 @@ def from_(place: str, tokenizer: str = "/tokenizer.json", teacher: str = "") -> 
 
 def test_what_was_begun_with_may_be_elsewhere() -> None:
     """The tokenizer of it with it."""
-    begun = dict(began="b", teacher="t")
+    begun: dict[str, Any] = dict(began="b", teacher="t")
     before = dataclasses.replace(RUN, config=from_("runs/a", teacher="runs/t"), **begun)
     assert check(from_("runs/b", teacher="runs/u"), before=before, **begun) == [
         "data.tokenizer: 'runs/a/tokenizer.json' -> 'runs/b/tokenizer.json'",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data import annotations, building, plan
-from data.annotations import Annotations, Asked, Found, Making
+from data.annotations import Annotations, Asked
 from data.mixture import Mixture
 from data.stages import Stage
 from data.store import TokenStore
@@ -162,42 +162,6 @@ def test_what_a_killed_pass_has_done_is_not_done_again(
     assert len(calls) == len(asked.batches)
     other = dataclasses.replace(DISTILL, top_k=K - 1)
     assert ask(other, asked).path != after.path
-
-
-def test_a_killed_pass_goes_on_with_batches_of_another_size(corpus: Corpus) -> None:
-    """A part is of its rows, and no other pass's part of that number."""
-    few, more = rows_of(corpus, 2), rows_of(corpus)
-    assert few.bins.size > 4
-    path = annotations.address(few, kind="x")
-    assert path == annotations.address(more, kind="x")
-
-    def add(making: Making, asked: Asked, number: int) -> None:
-        here = asked.bins[number * asked.at_once :][: asked.at_once]
-        making.add(number, Found({"bin": np.repeat(here[:, None], L, 1)}, {"bins": here.size}))
-
-    killed = Making(path, few)
-    add(killed, few, 0)
-    add(killed, few, 1)
-    making = Making(path, more)
-    assert not making.done.any()
-    for number in range(len(more.batches)):
-        add(making, more, number)
-    found = making.publish({}, lambda *_: None)
-    np.testing.assert_array_equal(np.load(found.path / "bin.npy"), np.repeat(few.bins, L))
-    assert found.about["sums"] == {"bins": few.bins.size}
-    assert not list(path.parent.glob(".*"))
-
-
-def test_what_lacks_positions_is_not_published(corpus: Corpus) -> None:
-    asked = rows_of(corpus)
-    making = Making(annotations.address(asked, kind="x"), asked)
-    for number in range(len(asked.batches)):
-        short = np.zeros((ROWS - (number == 0), L), np.float32)
-        rest = min(ROWS, asked.bins.size - number * ROWS)
-        making.add(number, Found({REFERENCE: short[:rest]}, {}))
-    with pytest.raises(RuntimeError, match="positions"):
-        making.publish({}, lambda *_: None)
-    assert not annotations.address(asked, kind="x").exists()
 
 
 def test_damage_is_told(corpus: Corpus) -> None:
