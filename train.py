@@ -142,8 +142,9 @@ def main(job: commands.Job) -> None:
         config = door.with_vocabulary(config, data.tokenizer.vocab_size)
         door.check_pairs(config, {one.name: one.train.unit > 1 for one in data.corpora})
         stream = stream_of(config.data, config.train.batch_size, data)
-        asked = teacher.find(config, mesh)
-        in_step = None if asked is None or config.objective.stored else asked.outline
+        noted = workdir.read_run() or {}
+        asked = teacher.find(config, mesh, noted.get("teacher", ""))
+        in_step = None if asked is None or config.objective.stored else asked.here.outline
         made = assemble(config, mesh, in_step)
         first = job.others.index == 0
         asking = asked and Asking(asked, config, mesh, job.watch, first)
@@ -202,11 +203,11 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         if start and before and not config.tuning.everything:
             source = starting.again(config.train.start_from, before.began, workdir)
         fixed = Fixed() if source is None else what_stays(run, source, order)
+        run, fixed = ask(run, source, fixed, say)  # before there is an optimizer's state beside it
         if source is None or start:
             state = first_state(run, checkpoints, start, say)
         else:
             state = state_from(run, source, fixed, order)
-        run, fixed = ask(run, fixed, say)
         say(outlook.describe(config, run.data, run.stream, run.mesh, made.state, made.fixed))
         for note in outlook.notes(config, run.stream):
             say(note)
@@ -402,17 +403,26 @@ def state_from(run: Run, source: Start, fixed: Fixed, order: LayerOrder) -> Trai
     return make(params, fixed.params)
 
 
-def ask(run: Run, fixed: Fixed, say: Callable[[str], None]) -> tuple[Run, Fixed]:
+def ask(
+    run: Run, source: Start | None, fixed: Fixed, say: Callable[[str], None]
+) -> tuple[Run, Fixed]:
     """The run with what its teacher, or reference, says of the rows to come; and what its step
     reads beside them, with that itself where it is asked in every step.
     """
     if (asking := run.asking) is None:
         return run, fixed
     config, asked = run.config, asking.teacher
-    if note := teacher.check_tokenizer(asked, run.data.tokenizer):
-        say(note)
-    commands.compare(run.job, "the teacher", {"its parameters": asked.identity})
-    say(outlook.teacher(config.objective, asked.text, asked.start.step, asked.outline.config))
+    seen = {"its parameters": asked.identity, "it": "gone" if asked.found is None else "there"}
+    commands.compare(run.job, "the teacher", seen)
+    if asked.found is None:
+        say(f"{asked.text} has no more what this run asks; what it said is to be in the cache")
+    else:
+        if note := teacher.check_tokenizer(asked, run.data.tokenizer):
+            say(note)
+        start, outline = asked.found
+        say(outlook.teacher(config.objective, asked.text, start.step, outline.config))
+    if source is not None:
+        asking.lend(source, fixed.params)
     if asking.judges:
         for budget in (config.evaluation.max_tokens, None):
             run.held_out(budget)

@@ -45,7 +45,9 @@ def find(text: str, key: str = _KEY) -> Start:
     Raises:
       UserError: there is none.
     """
-    return next(_all(text, key))
+    if (newest := next(_all(_there(text, key)), None)) is None:
+        raise UserError(f"{key}={text}: no checkpoint is there")
+    return newest
 
 
 def again(text: str, identity: str, who: object, key: str = _KEY) -> Start:
@@ -61,26 +63,42 @@ def again(text: str, identity: str, who: object, key: str = _KEY) -> Start:
       UserError: it is not there.
     """
     try:
-        for start in _all(text, key):
-            if start.record.identity() == identity:
-                return start
+        _there(text, key)
     except UserError as error:
         raise UserError(f"{error}; {_ELSEWHERE}") from None
+    if start := kept(text, identity, key):
+        return start
     raise UserError(
         f"{who} was tuned from another model than {text} has now: bring back the one that it began "
         f"with, or its checkpoint, for it has only what moved; {_ELSEWHERE}"
     )
 
 
-def _all(text: str, key: str = _KEY) -> Iterator[Start]:
-    """The checkpoints of a workdir, newest first: there is one at least."""
+def kept(text: str, identity: str, key: str = _KEY) -> Start | None:
+    """The checkpoint of a workdir whose parameters have an identity; None if there is none, or no
+    such workdir any more.
+
+    Args:
+      text, identity: of both.
+      key: that says the workdir, for messages.
+    """
+    workdir = Workdir(text, key)
+    if not workdir.exists():
+        return None
+    return next((one for one in _all(workdir) if one.record.identity() == identity), None)
+
+
+def _there(text: str, key: str = _KEY) -> Workdir:
     workdir = Workdir(text, key)
     if not workdir.exists():
         raise UserError(f"{key}={text}: there is no such directory")
+    return workdir
+
+
+def _all(workdir: Workdir) -> Iterator[Start]:
+    """The checkpoints of a workdir, newest first."""
     with Checkpoints(workdir.path) as checkpoints:
-        if not (steps := checkpoints.steps()):
-            raise UserError(f"{key}={text}: no checkpoint is there")
-        for step in reversed(steps):
+        for step in reversed(checkpoints.steps()):
             yield Start(workdir, step, record.read(checkpoints.run(step), workdir)[0])
 
 

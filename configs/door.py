@@ -94,11 +94,6 @@ def _check_objective(run: RunConfig) -> None:
                     f"{run.data.sequence_length}; set config.objective.stored=False, or leave the "
                     "key out"
                 )
-    if asked.learns_from == "reference" and not (asked.teacher or run.train.start_from):
-        raise UserError(
-            f"{name} needs a reference: give --config.train.start_from=WORKDIR, or "
-            "--config.objective.teacher=WORKDIR"
-        )
     if asked.name in PREFERENCES:
         if run.train.z_loss:
             raise UserError(f"{name} has no z-loss: set config.train.z_loss=0")

@@ -81,11 +81,18 @@ def applied(
 
 
 def check(config: RunConfig) -> None:
-    """Refuses to train a part of a model that is nowhere.
+    """Refuses to train a part of a model that is nowhere, or beside a reference that is nowhere.
+    (A plan needs neither.)
 
     Raises:
       UserError: if so.
     """
+    asked = config.objective
+    if asked.learns_from == "reference" and not (asked.teacher or config.train.start_from):
+        raise UserError(
+            f"config.objective.name={asked.name!r} needs a reference: give "
+            "--config.train.start_from=WORKDIR, or --config.objective.teacher=WORKDIR"
+        )
     if not config.tuning.everything and not config.train.start_from:
         said = f"method={config.tuning.method!r}"
         if config.tuning.moving:

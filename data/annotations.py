@@ -12,8 +12,10 @@ It is made in parts, each of which appears whole in a folder beside it: what a k
 is not done again.
 """
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,60 +160,97 @@ def _batches(
 class Making:
     """Annotations that are being made, on from where a killed pass stopped.
 
+    A part is named by the rows that it is of: with another number of rows at once it is another
+    part. Several may make the same together: whoever ends first has made it for all.
+
     Args:
       path: from `address`.
-      parts: how many there will be.
+      asked: what is annotated.
+
+    Attributes:
+      done: of each of the batches whether its part is there.
     """
 
-    def __init__(self, path: Path, parts: int) -> None:
+    def __init__(self, path: Path, asked: Asked) -> None:
         self._path, self._folder = path, cache.building_folder(path)
+        self._asked = asked
         cache.make_folder(self._folder)
-        self.done = np.array([self._part(number).is_file() for number in range(parts)], bool)
+        parts = [self._part(number) for number in range(len(asked.batches))]
+        self.done = np.array([part.is_file() for part in parts], bool)
 
     def add(self, number: int, found: Found) -> None:
-        """Keeps a part, whole or not at all."""
-        with cache.full_disk_told(self._folder):
-            partial = self._folder / f".{number}.{os.getpid()}.partial"
+        """Keeps the part of a batch, whole or not at all."""
+        part = self._part(number)
+        partial = part.with_name(f".{part.stem}.{socket.gethostname()}.{os.getpid()}.partial")
+        with cache.full_disk_told(self._folder), self._unless_made():
             with partial.open("wb") as file:
                 sums: dict[str, Any] = {"sums": np.array(json.dumps(found.sums))}
                 np.savez(file, **(found.arrays | sums))
-            partial.replace(self._part(number))
+            partial.replace(part)
         self.done[number] = True
 
-    def publish(
-        self, length: int, bins: np.ndarray, about: Mapping[str, Any], progress: Progress
-    ) -> Annotations:
-        """Joins the parts."""
-        total: dict[str, float] = {}
-        with cache.publish(self._path) as folder:
-            files: dict[str, np.memmap[Any, Any]] = {}
-            at = 0
-            for number in range(self.done.size):
-                progress("joining annotations: part", number, self.done.size)
-                with np.load(self._part(number)) as part:  # no pickle: NumPy's default
-                    arrays = {name: part[name] for name in part.files if name != "sums"}
-                    for name, value in json.loads(str(part["sums"])).items():
-                        total[name] = total.get(name, 0.0) + value
-                for name, array in arrays.items():
-                    flat = array.reshape(-1, *array.shape[2:])
-                    if name not in files:
-                        shape = (bins.size * length, *flat.shape[1:])
-                        files[name] = np.lib.format.open_memmap(
-                            folder / f"{name}.npy", "w+", flat.dtype, shape
-                        )
-                    files[name][at : at + flat.shape[0]] = flat
-                at += flat.shape[0]
-            for file in files.values():
-                file.flush()
-            np.save(folder / "bins.npy", bins)
-            facts = {**about, "length": length, "names": sorted(files), "sums": total}
-            (folder / "about.json").write_text(json.dumps(facts, indent=1) + "\n")
-            checksums.write(folder)
+    def publish(self, about: Mapping[str, Any], progress: Progress) -> Annotations:
+        """Joins the parts.
+
+        Args:
+          about: to be recorded.
+          progress: told of what is done.
+
+        Raises:
+          ValueError: a part is not of its rows.
+        """
+        with self._unless_made(), cache.publish(self._path) as folder:
+            self._join(folder, about, progress)
         cache.has(self._path)  # the parts go
         return Annotations(self._path)
 
+    def _join(self, folder: Path, about: Mapping[str, Any], progress: Progress) -> None:
+        bins, length = self._asked.bins, self._asked.length
+        total: dict[str, float] = {}
+        files: dict[str, np.memmap[Any, Any]] = {}
+        for number in range(self.done.size):
+            progress("joining annotations: part", number, self.done.size)
+            first, end = self._rows(number)
+            with np.load(self._part(number)) as part:  # no pickle: NumPy's default
+                arrays = {name: part[name] for name in part.files if name != "sums"}
+                for name, value in json.loads(str(part["sums"])).items():
+                    total[name] = total.get(name, 0.0) + value
+            for name, array in arrays.items():
+                if array.shape[:2] != (end - first, length) or (number and name not in files):
+                    raise ValueError(f"{self._part(number)} is not of rows {first} to {end}")
+                flat = array.reshape(-1, *array.shape[2:])
+                if name not in files:
+                    shape = (bins.size * length, *flat.shape[1:])
+                    files[name] = np.lib.format.open_memmap(
+                        folder / f"{name}.npy", "w+", flat.dtype, shape
+                    )
+                files[name][first * length : end * length] = flat
+        if self.done.size and end != bins.size:
+            raise ValueError(f"annotations of {end} of {bins.size} rows")
+        for file in files.values():
+            file.flush()
+        np.save(folder / "bins.npy", bins)
+        facts = {**about, "length": length, "names": sorted(files), "sums": total}
+        (folder / "about.json").write_text(json.dumps(facts, indent=1) + "\n")
+        checksums.write(folder)
+
+    @contextlib.contextmanager
+    def _unless_made(self) -> Iterator[None]:
+        """Lets be what fails for want of a file where another has made all: its parts are gone."""
+        try:
+            yield
+        except FileNotFoundError:
+            if not cache.is_there(self._path):
+                raise
+
+    def _rows(self, number: int) -> tuple[int, int]:
+        """Of a batch: [first, end)."""
+        first = number * self._asked.at_once
+        return first, min(first + self._asked.at_once, self._asked.bins.size)
+
     def _part(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.npz"
+        first, end = self._rows(number)
+        return self._folder / f"{first:09d}-{end:09d}.npz"
 
 
 def together(found: Sequence[Annotations]) -> dict[str, float]:

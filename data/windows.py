@@ -16,6 +16,8 @@ from data import permute
 from data.rows import Batch
 from data.store import TokenStore
 
+VERSION = 1  # part of what is kept of rows: raise it when they are cut or packed in another way
+
 
 class Windows:
     """The batches of an evaluation over one store. Threads may call it together.

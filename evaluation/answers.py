@@ -6,7 +6,7 @@ import numpy as np
 
 from data import cache
 from data.annotations import Annotations, Asked
-from data.windows import Windows
+from data.windows import VERSION, Windows
 
 
 def asked_of(name: str, windows: Windows, how: str) -> Asked:
@@ -20,7 +20,12 @@ def asked_of(name: str, windows: Windows, how: str) -> Asked:
     batches = [functools.partial(windows.batch, i) for i in range(windows.n_batches)]
     length, count = windows.sequence_length, windows.batch_size
     identity = cache.key(
-        windows=windows.store.fingerprint, length=length, count=count, how=how, n=len(batches)
+        windows=windows.store.fingerprint,
+        version=VERSION,
+        length=length,
+        count=count,
+        how=how,
+        n=len(batches),
     )
     bins = np.arange(len(batches) * count)
     return Asked(name, identity, length, bins, count, batches)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from jax.sharding import Mesh
 
 from checkpointing import teacher
+from checkpointing.starting import Start
 from checkpointing.teacher import Teacher
 from cluster.watch import Watch
 from commands import PreparationProgress
@@ -13,9 +14,11 @@ from data.stream import Stream
 from data.windows import Windows
 from evaluation.answers import Answers, asked_of
 from evaluation.perplexity import Rows
+from model import parameters
 from model.parameters import Params
 from training.annotating import annotate
 from training.config import RunConfig
+from training.fields import flat
 
 
 class Asking:
@@ -53,6 +56,19 @@ class Asking:
             self._params = teacher.take(self.teacher, self._config, self._mesh)
         return self._params
 
+    def lend(self, source: Start, fixed: Params) -> None:
+        """Has it use what a run holds anyway, if that is all of it: the model under adapters.
+
+        Args:
+          source: what the run started from.
+          fixed: of that, what does not move.
+        """
+        if (found := self.teacher.found) is None:
+            return
+        names = flat(parameters.shapes(found.outline)).keys()
+        if source.record.identity() == self.teacher.identity and flat(fixed).keys() == names:
+            self._params = fixed
+
     def release(self) -> None:
         """Lets go of the parameters."""
         self._params = None
@@ -61,7 +77,7 @@ class Asking:
         """Annotations of each corpus, of all rows of the run."""
         found = []
         for corpus, bins in zip(stream.corpora, stream.bins(self._config.train.steps), strict=True):
-            rows = self._config.train.batch_size
+            rows = self._config.train.batch_size // self._config.train.accumulation
             found.append(self._ask(of_bins(corpus.name, corpus.store, corpus.plan, bins, rows)))
         return found
 
@@ -90,8 +106,8 @@ class Asking:
 
             return annotate(
                 self._config.objective,
-                self.teacher.outline,
-                self.teacher.identity,
+                {"model": self.teacher.identity, **teacher.computing(self._config)},
+                lambda: self.teacher.here.outline,
                 self.params,
                 self._mesh,
                 rows,

@@ -192,8 +192,7 @@ def make_plan(
             began = time.monotonic()
             with _told(f"compiling the step for {len(here)} devices"):
                 on = mesh_over(config, here)
-                asked = None if config.objective.stored else teacher.find(config, on)
-                made = assemble(config, on, None if asked is None else asked.outline)
+                made = assemble(config, on, teacher.in_step(config, on))
                 found = build(lowered(config, made), made.mesh)
             took = time.monotonic() - began
     if found is not None and topology.chip is not None:

@@ -5,7 +5,7 @@ the bins that the run shows, on the run's mesh; killed, it goes on where it was.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -43,8 +43,8 @@ def kind(config: ObjectiveConfig) -> dict[str, str | int]:
 
 def annotate(
     config: ObjectiveConfig,
-    teacher: Decoder,
-    identity: str,
+    of: Mapping[str, str],
+    teacher: Callable[[], Decoder],
     params: Callable[[], Params],
     mesh: Mesh,
     rows: Asked,
@@ -54,9 +54,8 @@ def annotate(
 
     Args:
       config: what is asked.
-      teacher: an outline.
-      identity: of its parameters.
-      params: gives them.
+      of: what determines the answers of who is asked: parameters, and what it computes with.
+      teacher, params: give its outline and its parameters, if they are needed.
       mesh: of all arrays.
       rows: what is asked about.
       progress: told of what is done.
@@ -64,21 +63,22 @@ def annotate(
     Raises:
       UserError: those that are there are damaged, or the cache cannot be written.
     """
-    what = kind(config) | {"model": identity, "dtype": teacher.config.dtype}
+    what = {**kind(config), **of}
     path = annotations.address(rows, **what)
     if _everywhere(np.array(cache.has(path))):
         return Annotations(path)
-    making = Making(path, len(rows.batches))
+    making = Making(path, rows)
     done = _everywhere(making.done)
-    score = make_score(config, teacher, mesh)
+    outline = teacher()
+    score = make_score(config, outline, mesh)
     for number, make in enumerate(rows.batches):
         first = number * rows.at_once
         progress(f"asking about {rows.name}: rows", first, rows.bins.size)
         if not done[number]:
             found = jax.device_get(score(params(), place_rows(mesh, rows.at_once, make)))
             some = min(rows.at_once, rows.bins.size - first)
-            making.add(number, _kept(found, some, teacher.config.vocab_size))
-    return making.publish(rows.length, rows.bins, what, progress)
+            making.add(number, _kept(found, some, outline.config.vocab_size))
+    return making.publish(what, progress)
 
 
 def make_score(config: ObjectiveConfig, teacher: Decoder, mesh: Mesh) -> Score:

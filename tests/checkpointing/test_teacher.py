@@ -7,12 +7,16 @@ import pytest
 
 from checkpointing import record, starting, teacher
 from checkpointing.workdir import Workdir
-from configs import door
+from configs import door, start_from
 from data.config import DataConfig
 from data.tokenizer import ByteTokenizer
 from errors import UserError
+from model import parameters
+from model.adapter_config import AdapterConfig
+from model.config import Quantization
 from tests.training.sharded import MODEL, mesh_of
 from training.config import RunConfig, TrainConfig
+from training.fields import flat
 from training.objectives.config import ObjectiveConfig
 
 BYTES = dataclasses.replace(MODEL, vocab_size=ByteTokenizer().vocab_size, max_length=64)
@@ -42,10 +46,11 @@ def run(**changes: object) -> RunConfig:
 
 def test_it_computes_as_the_run_does_with_its_own_shape(source: Workdir) -> None:
     found = teacher.find(run(), mesh_of(data=2, fsdp=2, tensor=2))
-    assert found is not None and found.outline.config.embed_dim == BYTES.embed_dim
-    assert found.outline.config.dtype == "bfloat16" and found.outline.config.remat == "none"
+    assert found is not None
+    model = found.here.outline.config
+    assert (model.embed_dim, model.dtype, model.remat) == (BYTES.embed_dim, "bfloat16", "none")
     assert teacher.check_tokenizer(found, ByteTokenizer()) == ""
-    assert found.identity == found.start.record.identity()
+    assert found.identity == found.here.start.record.identity()
     assert teacher.find(run(objective=ObjectiveConfig()), mesh_of()) is None
 
 
@@ -80,10 +85,51 @@ def test_another_tokenizer_is_refused_by_its_first_token(source: Workdir) -> Non
         teacher.check_tokenizer(found, ByteTokenizer())
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_reference_is_quantized_as_the_run_is_and_a_teacher_is_not(
+    source: Workdir, quantization: Quantization
+) -> None:
+    model = dataclasses.replace(BYTES, quantization=quantization)
+    for how, expected in ((ObjectiveConfig("dpo", teacher="x"), quantization), (DISTILL, "none")):
+        asks = run(model=model, objective=how)
+        found = teacher.find(asks, mesh_of())
+        assert found is not None and found.here.outline.config.quantization == expected
+        assert ("quantization" in teacher.computing(asks)) == (expected != "none")
+
+
+def test_once_begun_it_is_the_same_or_gone(
+    source: Workdir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is newest in its workdir by now does not matter."""
+    start = starting.find("runs/x")
+    asked = start.record.identity()
+    monkeypatch.setattr(
+        starting, "kept", lambda _, identity, key: start if identity == asked else None
+    )
+    found = teacher.find(run(), mesh_of(), asked)
+    assert found is not None and found.here.start == start
+    gone = teacher.find(run(), mesh_of(), "f" * 32)
+    assert gone is not None and gone.identity == "f" * 32 and gone.found is None
+    with pytest.raises(UserError, match="teacher=runs/x: what the run began with is not there"):
+        _ = gone.here
+
+
+def test_a_plan_needs_no_reference() -> None:
+    """One that nothing is said of is of the model's shape; without adapters."""
+    adapter = AdapterConfig("lora", 4, 8.0, ("query",))
+    model = dataclasses.replace(BYTES, adapter=adapter)
+    live = run(model=model, objective=ObjectiveConfig("dpo", stored=False))
+    found = teacher.in_step(live, mesh_of())
+    assert found is not None
+    assert flat(parameters.shapes(found)) == flat(parameters.shapes(parameters.outline(BYTES)))
+    assert teacher.in_step(run(objective=ObjectiveConfig("dpo")), mesh_of()) is None
+
+
 def test_a_reference_is_needed_and_pairs() -> None:
     dpo = run(objective=ObjectiveConfig("dpo"))
     with pytest.raises(UserError, match="needs a reference"):
-        door._check_objective(dpo)
+        start_from.check(dpo)
+    start_from.check(dataclasses.replace(dpo, train=TrainConfig(start_from="runs/x")))
     with pytest.raises(UserError, match="has no pairs of answers"):
         door.check_pairs(dpo, {"text": False})
     with pytest.raises(UserError, match="is of pairs of answers: use dpo, ipo, simpo"):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.running import Commands, assert_same_run, metrics, saved, wait_for
 
-NAMES = ["distilled", "live", "preferred"]
+NAMES = ["distilled", "live", "preferred", "adapted"]
 SLOW = pytest.mark.slow
 
 
@@ -30,21 +30,23 @@ def arguments(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (folder / f"{name}.jsonl").write_text(lines)
     jsd = "--config.objective.divergence=jsd"
     distilled = [f"--config.objective.teacher={finished}", "--config.objective.name=distill"]
+    preferred = [
+        f"--config.train.start_from={finished}",
+        "--config.objective.name=dpo",
+        "--config.data.task=gsm8k_preferences",
+        "--config.data.packing=best_fit",
+        f"--config.data.source=files:{folder}/*.jsonl",
+        "--config.data.train_split=train.jsonl",
+        "--config.data.eval_split=val.jsonl",
+        "--config.data.sequence_length=128",
+        "--config.train.batch_size=4",
+        "--config.evaluation.batch_size=4",
+    ]
     return {
         "distilled": [*distilled, "--config.objective.top_k=16", "--config.model.embed_dim=32"],
         "live": [*distilled, "--config.objective.stored=False", jsd],
-        "preferred": [
-            f"--config.train.start_from={finished}",
-            "--config.objective.name=dpo",
-            "--config.data.task=gsm8k_preferences",
-            "--config.data.packing=best_fit",
-            f"--config.data.source=files:{folder}/*.jsonl",
-            "--config.data.train_split=train.jsonl",
-            "--config.data.eval_split=val.jsonl",
-            "--config.data.sequence_length=128",
-            "--config.train.batch_size=4",
-            "--config.evaluation.batch_size=4",
-        ],
+        "preferred": preferred,
+        "adapted": [*preferred, "--config.tuning.method=lora", "--config.tuning.rank=4"],
     }
 
 
@@ -57,7 +59,7 @@ def test_a_kill_changes_nothing(
     done = podium(*podium.train(whole, *arguments[name]))
     assert done.returncode == 0, done.stderr
     line = metrics(whole)[11]
-    if name == "preferred":
+    if "objective.name=dpo" in " ".join(arguments[name]):
         assert "of 12 pairs" in done.stderr and line["preference_loss"] != line["loss"]
         assert all("eval/accuracy" in line for line in metrics(whole) if "eval/loss" in line)
     else:
@@ -141,4 +143,56 @@ def test_another_teacher_is_refused(
     assert done.returncode == 0, done.stderr
     shutil.rmtree(teacher / "checkpoints" / "12")
     again = podium(*podium.train(tmp_path / "run", *flags, "--config.train.steps=15"))
-    assert again.returncode == 2 and "bring the same teacher or reference back" in again.stderr
+    assert again.returncode == 2 and "what the run began with is not there any more" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_live_teacher_beside_a_pipeline(
+    podium: Commands, arguments: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Of two stages: what one device comes to."""
+    staged, one = tmp_path / "staged", tmp_path / "one"
+    mesh = ("--config.mesh.pipeline=2", "--config.mesh.microbatches=2")
+    two = {"JAX_NUM_CPU_DEVICES": "2"}
+    for workdir, flags, env in ((staged, mesh, two), (one, (), {})):
+        done = podium(*podium.train(workdir, *arguments["live"], *flags), env=env)
+        assert done.returncode == 0, done.stderr
+    for a, b in zip(metrics(staged), metrics(one), strict=True):
+        assert a == pytest.approx(b, rel=2e-3, abs=2e-4)
+    assert metrics(one)[0]["distill_loss"] > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["preferred", "adapted"])
+def test_it_goes_on_when_its_reference_has_been_trained_on(
+    podium: Commands, arguments: dict[str, list[str]], finished: Path, name: str, tmp_path: Path
+) -> None:
+    """What it began with is not the newest there any more; and where all that the reference said is
+    kept, and all parameters are in the checkpoint, it need not be there at all."""
+    base, run, whole = tmp_path / "base", tmp_path / "run", tmp_path / "whole"
+    shutil.copytree(finished, base)
+    shutil.rmtree(base / "checkpoints" / "12")
+    constant = "--config.optimizer.schedule=constant"
+    flags = [*arguments[name], f"--config.train.start_from={base}", constant]
+    for workdir, steps in ((whole, 12), (run, 6)):
+        done = podium(*podium.train(workdir, *flags, f"--config.train.steps={steps}"))
+        assert done.returncode == 0, done.stderr
+    on = podium(*podium.train(base))
+    assert on.returncode == 0 and (base / "checkpoints" / "12").exists(), on.stderr
+    if name == "preferred":
+        shutil.rmtree(base)
+        going_on = podium
+    else:  # which is asked again
+        going_on = podium.with_env({"PODIUM_CACHE": str(tmp_path / "cache")})
+    again = going_on(*podium.train(run, *flags))
+    assert again.returncode == 0, again.stderr
+    says = "what it said is to be in the cache" if name == "preferred" else "step 9 of"
+    assert says in again.stderr
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(saved(run, 12)),
+        jax.tree.leaves(saved(whole, 12)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=str(path))
+    done = going_on(*podium.train(run, *flags))
+    assert done.returncode == 0 and "all 12 steps are done" in done.stderr

@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from configs import tiny
+from configs import llama3_8b_lora, tiny
 from configs.base import base
 from errors import UserError
 from planning import text
@@ -69,6 +69,16 @@ def test_without_a_compiler():
     kept = {kind: sum(t.bytes for t in plan.tensors if t.kind == kind) for kind in ("parameters",)}
     assert plan.needed > 3 * kept["parameters"]
     assert "not compiled: --nocompile" in "\n".join(text.told(plan))
+
+
+def test_preferences_are_planned_without_a_reference():
+    """The model's shape is in the config, and what it starts from need not be here."""
+    config = llama3_8b_lora.get_config()
+    config.objective.name = "dpo"
+    topology = parse("v6e:4x4")
+    run, _ = read_config(config, topology, [])
+    plan = make_plan(run, topology, compiling=False)
+    assert plan.config.objective.name == "dpo" and plan.needed > 0
 
 
 def test_what_does_not_fit_says_by_how_much():

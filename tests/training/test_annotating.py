@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from data import annotations, building, plan
-from data.annotations import Annotations, Asked
+from data.annotations import Annotations, Asked, Found, Making
 from data.mixture import Mixture
 from data.stages import Stage
 from data.store import TokenStore
@@ -57,7 +58,7 @@ def ask(
 ) -> Annotations:
     mesh = mesh_of(**sizes)
     outline = parameters.outline(TEACHER, computing.means(mesh, TEACHER))
-    return annotate(how, outline, "identity", params, mesh, rows, progress)
+    return annotate(how, {"model": "identity"}, lambda: outline, params, mesh, rows, progress)
 
 
 def rows_of(corpus: Corpus, at_once: int = ROWS) -> Asked:
@@ -162,6 +163,49 @@ def test_what_a_killed_pass_has_done_is_not_done_again(
     assert len(calls) == len(asked.batches)
     other = dataclasses.replace(DISTILL, top_k=K - 1)
     assert ask(other, asked).path != after.path
+
+
+def test_a_killed_pass_goes_on_with_another_number_of_rows_at_once(corpus: Corpus) -> None:
+    whole = ask(DPO, rows_of(corpus, 3))
+    expected = np.load(whole.path / f"{REFERENCE}.npy")
+    shutil.rmtree(whole.path)
+
+    def killed_at_third(what: str, done: int, total: int) -> None:
+        if done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ask(DPO, rows_of(corpus, 2), killed_at_third)
+    again = ask(DPO, rows_of(corpus, 3))
+    assert again.path == whole.path
+    np.testing.assert_allclose(np.load(again.path / f"{REFERENCE}.npy"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("moment", ["asking about verses: rows", "joining annotations: part"])
+def test_two_make_them_at_once(corpus: Corpus, moment: str) -> None:
+    """Whoever ends first takes the parts away; the other goes on with what is there."""
+    of_other: list[Annotations] = []
+
+    def overtaken(what: str, done: int, total: int) -> None:
+        if what == moment and done and not of_other:
+            of_other.append(ask(DPO, rows_of(corpus, 2)))
+
+    made = ask(DPO, rows_of(corpus, 2), overtaken)
+    assert of_other and made.path == of_other[0].path
+    assert made.about == of_other[0].about
+    assert [path.name for path in made.path.parent.iterdir()] == [made.path.name]
+
+
+def test_what_is_of_other_rows_is_not_joined(corpus: Corpus) -> None:
+    asked = rows_of(corpus, 2)
+    path = annotations.address(asked, kind="x")
+    making = Making(path, asked)
+    for number in range(len(asked.batches)):
+        making.add(number, Found({"x": np.zeros((2, L))}, {}))
+    making.add(1, Found({"x": np.zeros((1, L))}, {}))
+    with pytest.raises(ValueError, match="is not of rows 2 to 4"):
+        making.publish({}, lambda *_: None)
+    assert not path.exists()
 
 
 def test_damage_is_told(corpus: Corpus) -> None:

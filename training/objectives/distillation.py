@@ -4,6 +4,8 @@ What is minimised of a token is
 
     mix x cross-entropy  +  (1 - mix) x T^2 x D(p, q)
 
+and beside it the z-loss, whatever the mix.
+
 D: a divergence (divergences.py) between the teacher's softmax(t / T) and the decoder's
 softmax(s / T). T^2 makes up for a gradient that softening makes smaller by as much, and is
 multiplied once.
@@ -65,11 +67,11 @@ class Distill:
     sums = Losses
 
     def objective(self, sums: Losses) -> jax.Array:
-        text = sums.loss + self.z_loss * sums.z_loss
-        return self.mix * text + (1 - self.mix) * sums.distill_loss
+        text = NextToken(self.z_loss, self.mix).objective(NextToken.sums(sums.loss, sums.z_loss))
+        return text + (1 - self.mix) * sums.distill_loss
 
     def __call__(self, chunk: Chunk, learn: bool) -> tuple[Losses, jax.Array | None]:
-        text, slope = NextToken(self.z_loss)(chunk, learn)
+        text, slope = NextToken(self.z_loss, self.mix)(chunk, learn)
         log_q = _log_softmax(chunk.logits_MV / self.temperature, chunk.vocab)
         if chunk.teacher_MV is not None:
             log_p = _log_softmax(chunk.teacher_MV / self.temperature, chunk.vocab)
@@ -82,7 +84,7 @@ class Distill:
             return terms, None
         # s = logits / T: of T^2 one T is left.
         weights_M1 = (1 - self.mix) * self.temperature * chunk.weights_M[:, None]
-        return terms, self.mix * slope + weights_M1 * of_logits
+        return terms, slope + weights_M1 * of_logits
 
 
 def _log_softmax(logits_MV: jax.Array, vocab: Axes) -> jax.Array:

@@ -25,18 +25,20 @@ class Losses(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NextToken:
-    """The measure: loss + z_loss x the squared logarithm of the normalizer.
+    """The measure: weight x loss + z_loss x the squared logarithm of the normalizer.
 
     Attributes:
       z_loss: weight of that.
+      weight: of the text.
     """
 
     z_loss: float = 0.0
+    weight: float = 1.0
     teacher = None
     sums = Losses
 
     def objective(self, sums: Losses) -> jax.Array:
-        return sums.loss + self.z_loss * sums.z_loss
+        return self.weight * sums.loss + self.z_loss * sums.z_loss
 
     def __call__(self, chunk: Chunk, learn: bool) -> tuple[Losses, jax.Array | None]:
         found = head.softmax(chunk.logits_MV, chunk.vocab)
@@ -48,6 +50,6 @@ class NextToken:
         if not learn:
             return terms, None
         # d log Z / d logits is the softmax; the z-loss adds 2 log Z of that.
-        of_softmax_M = weights_M * (1 + 2 * self.z_loss * log_z_M) / found.total_M
+        of_softmax_M = weights_M * (self.weight + 2 * self.z_loss * log_z_M) / found.total_M
         slope = found.exps_MV * of_softmax_M[:, None]
-        return terms, slope - jnp.where(is_target, weights_M[:, None], 0)
+        return terms, slope - jnp.where(is_target, self.weight * weights_M[:, None], 0)

@@ -74,7 +74,7 @@ def plain(how: Distill, table: Any, x: Any, targets: Any, weights: Any, tt: Any,
     }[how.divergence]
     away = how.temperature**2 * away
     rows = [jnp.sum(y * weights, 1) for y in (loss, log_z**2, away)]
-    objective = how.mix * (rows[0] + how.z_loss * rows[1]) + (1 - how.mix) * rows[2]
+    objective = how.mix * rows[0] + how.z_loss * rows[1] + (1 - how.mix) * rows[2]
     return jnp.sum(objective), tuple(rows)
 
 
