@@ -50,11 +50,14 @@ ADAPTER = flags.DEFINE_bool(
     "adapter", False, "to-hf: adapters alone, for peft. Default: merged into the weights."
 )
 BASE = flags.DEFINE_string(
-    "base", None, "from-hf of adapters that peft saved: the workdir of the model that they are for."
+    "base",
+    "",
+    "from-hf of adapters that peft saved: the workdir of the model that they are for. to-hf: where "
+    "what a run began with is now, if part of it moved. Default: where it was.",
 )
 
 _DIFFERS = 1
-_ONE_WAY = {"from-hf": ("out", "step", "dtype", "adapter"), "to-hf": ("base",)}
+_ONE_WAY = {"from-hf": ("out", "step", "dtype", "adapter"), "to-hf": ()}
 """The flags that a direction has no use for."""
 
 _arguments: list[str] = []
@@ -81,7 +84,7 @@ def check() -> None:
         raise UserError(f"--out={OUT.value}: give a folder of this machine, and copy it from there")
     Workdir(WORKDIR.value)
     if VERIFY.value:
-        if ADAPTER.value or BASE.value:
+        if ADAPTER.value or (way == "from-hf" and BASE.value):
             raise UserError("--verify compares whole models: leave it out with adapters")
         verifying.require()
 
@@ -151,7 +154,7 @@ def to_hf(job: commands.Job) -> None:
         raise UserError(f"a conversion to {workdir} was interrupted: give its command again first")
     step = resolve(workdir, STEP.value)
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
-    trained = load(workdir, step, parse_mesh(MESH.value), rows=None)
+    trained = load(workdir, step, parse_mesh(MESH.value), rows=None, base=BASE.value)
     family = exporting.family_of(trained.record, FAMILY.value)
     if ADAPTER.value:
         exporting.export_adapters(trained, out, family, DTYPE.value or "")

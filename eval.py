@@ -44,6 +44,9 @@ from reporting.progress import Progress
 from training.state import shardings_of
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
+BASE = flags.DEFINE_string(
+    "base", "", "Where what a run began with is now, if part of it moved. Default: where it was."
+)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate. Default: the newest.")
 SPLIT = flags.DEFINE_string("split", None, "Split to evaluate on. Default: the run's eval_split.")
 SOURCE = flags.DEFINE_string("source", None, "Other text, as data.source. Default: the run's.")
@@ -105,7 +108,7 @@ def judge_task(job: commands.Job, name: str) -> None:
     step = resolve(workdir, STEP.value)
     commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
-    loaded = load_run(workdir, step, mesh, None if draws else rows)
+    loaded = load_run(workdir, step, mesh, None if draws else rows, BASE.value)
     trained = loaded.trained
     config, job.watch.bounds = trained.config, trained.config.watch
     same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
@@ -157,7 +160,7 @@ def score_text(job: commands.Job) -> None:
     step = resolve(workdir, STEP.value)
     commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
-    trained = load(workdir, step, mesh, rows, SEQUENCE_LENGTH.value or 0)
+    trained = load(workdir, step, mesh, rows, SEQUENCE_LENGTH.value or 0, BASE.value)
     config, job.watch.bounds = trained.config, trained.config.watch
     data = data_of(trained, workdir)
     stores, dataset = commands.in_turn(

@@ -33,6 +33,9 @@ from inference.texts import Ending, Speed, Text, continued
 from model.generation import Generator, PromptError, Sampling
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
+BASE = flags.DEFINE_string(
+    "base", "", "Where what a run began with is now, if part of it moved. Default: where it was."
+)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use. Default: the newest.")
 PROMPT = flags.DEFINE_multi_string(
     "prompt", [], "Text to continue; give it several times for several. None starts a document."
@@ -105,7 +108,7 @@ def main(job: commands.Job) -> None:
     step = resolve(workdir, STEP.value)
     commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
-    loaded = load_run(workdir, step, mesh)
+    loaded = load_run(workdir, step, mesh, base=BASE.value)
     if CHAT.value:
         template_of(loaded)
     job.watch.bounds = loaded.trained.config.watch

@@ -311,7 +311,10 @@ def go_on(
     for note in notes:
         say(note)
     so_far = dataclasses.replace(now, stream=run.stream.fingerprint(before.step))
+    text, was = run.config.train.start_from, before.config.train.start_from
     if start:  # it has its own parameters
+        if text and was and text != was:
+            starting.again(text, before.began, run.workdir)
         so_far = dataclasses.replace(so_far, began=before.began)
     for change in continuation.check(before, so_far, run.workdir):
         say(f"changed since the run began: {change}")

@@ -10,6 +10,7 @@ from etils import epath
 from errors import UserError
 from model.parameters import Params
 from sharding.layer_order import LayerOrder, on_host
+from training.fields import flat
 from training.state import TrainState
 
 
@@ -91,14 +92,12 @@ class Checkpoints:
         return restored["run"]
 
     def params(self, step: int, abstract: Params) -> Params:
-        """The parameters of a step, placed as `abstract` says; optimizer state stays on disk."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract))
-        )
-        return restored["params"]
+        """Of the parameters of a step those that `abstract` has, placed as it says; optimizer state
+        stays on disk.
 
-    def some_params(self, step: int, abstract: Params) -> Params:
-        """Of the parameters of a step those that `abstract` has, placed as it says."""
+        Raises:
+          UserError: the checkpoint lacks one.
+        """
         args = ocp.args.PyTreeRestore(
             abstract,
             restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
@@ -106,8 +105,14 @@ class Checkpoints:
         )
         # One of its own: a manager reads an item in one way alone.
         with ocp.CheckpointManager(epath.Path(self._workdir) / "checkpoints") as manager:
-            restored = manager.restore(step, args=ocp.args.Composite(params=args))
-        return restored["params"]
+            params: Params = manager.restore(step, args=ocp.args.Composite(params=args))["params"]
+        # What is not there Orbax leaves as it was asked for.
+        if missing := [path for path, x in flat(params).items() if not isinstance(x, jax.Array)]:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._workdir} has no {', '.join(missing)}: it "
+                "is of another model than its record says, or damaged"
+            )
+        return params
 
     def state(self, step: int, abstract: TrainState) -> TrainState:
         """The whole state of a step, placed as `abstract` says."""

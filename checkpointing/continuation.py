@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from checkpointing.record import Record
+from checkpointing.starting import tokenizer_of
 from errors import UserError
 from training.config import RunConfig
 from training.fields import flat
@@ -14,6 +15,7 @@ from training.schedule import learning_rate
 FROZEN = "frozen: another value would be another run"
 SCHEDULE = "may change as long as the learning rate of every step taken stays what it was"
 AHEAD = "may change as long as the batch of every step taken stays what it was"
+PLACE = "may change as long as the parameters that are there are the same"
 FREE = "may change: another speed, memory or output, not another result (but for rounding)"
 
 _TABLE: Mapping[str, Mapping[str, str]] = {
@@ -43,11 +45,17 @@ _TABLE: Mapping[str, Mapping[str, str]] = {
         SCHEDULE: "learning_rate schedule warmup_steps decay_steps final_fraction",
         FREE: "offload",
     },
-    "train": {FROZEN: "batch_size seed z_loss start_from", SCHEDULE: "steps", FREE: "accumulation"},
+    "train": {
+        FROZEN: "batch_size seed z_loss",
+        PLACE: "start_from",
+        SCHEDULE: "steps",
+        FREE: "accumulation",
+    },
     "tuning": {FROZEN: "method rank alpha targets dropout moving"},
     "objective": {
-        FROZEN: "name teacher stored top_k divergence jsd_weight temperature mix beta margin "
-        "label_smoothing"
+        PLACE: "teacher",
+        FROZEN: "name stored top_k divergence jsd_weight temperature mix beta margin "
+        "label_smoothing",
     },
     "evaluation": {FREE: "every max_tokens batch_size stride examples"},
     "checkpoint": {FREE: "every keep"},
@@ -93,6 +101,8 @@ def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
 def check(before: Record, now: Record, workdir: object) -> list[str]:
     """Checks a run against the record of the checkpoint that it would go on from.
 
+    That what was begun with, or is asked, is the same elsewhere shows in `began` and `teacher`.
+
     Args:
       before: what the checkpoint, or run.json, says.
       now: what was asked for, on the data and versions that are here, with the stream as it is
@@ -107,6 +117,10 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
     """
     found = differences(before.config, now.config)
     refused = {key: pair for key, pair in found.items() if rule(key) == FROZEN}
+    # "" is another thing than any place.
+    refused |= {key: pair for key, pair in found.items() if rule(key) == PLACE and not all(pair)}
+    if _tokenizer_came_along(before.config, now.config):
+        refused.pop("data.tokenizer", None)
     scheduled = {key: pair for key, pair in found.items() if rule(key) == SCHEDULE}
     if scheduled and not _same_past(before, now.config):
         refused |= scheduled
@@ -136,6 +150,14 @@ def check(before: Record, now: Record, workdir: object) -> list[str]:
         )
     told = [f"{key}: {a!r} -> {b!r}" for key, (a, b) in found.items()]
     return [*told, *_other_data(before, now), *_other_versions(before, now)]
+
+
+def _tokenizer_came_along(old: RunConfig, new: RunConfig) -> bool:
+    """Whether each has the tokenizer of what it starts from; if the same, `stream` says."""
+    return all(
+        config.train.start_from and config.data.tokenizer == tokenizer_of(config.train.start_from)
+        for config in (old, new)
+    )
 
 
 def _same_past(before: Record, config: RunConfig) -> bool:

@@ -34,6 +34,14 @@ class Origin:
     dtypes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fingerprint: str = ""
 
+    def identity(self) -> str:
+        """A name for these parameters as they were converted, whatever converted them; "" where
+        the files are not known.
+        """
+        if not self.fingerprint:
+            return ""
+        return _hashed({"family": self.family, "files": self.fingerprint})
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -49,6 +57,7 @@ class Record:
     imported: it is no run, but a converted model: its data and training mean nothing.
     bare: the checkpoint has parameters alone, made of a run by what is no run of Podium
       (reinforcement/): train.py starts from it, and does not go on.
+    parameters: fingerprint of them, where nothing else here tells them from others; else "".
     origin: what was converted, here or where train.start_from led in the end.
     began: identity of the checkpoint that train.start_from, or what is bare, began with; "" without
       one.
@@ -67,6 +76,7 @@ class Record:
     evaluated: bool = False
     imported: bool = False
     bare: bool = False
+    parameters: str = ""
     origin: Origin | None = None
     began: str = ""
     teacher: str = ""
@@ -95,12 +105,14 @@ class Record:
         Of what was converted it is of the files alone, whatever converted them. Else it is of all
         that is not as it is by default, so a later version that has more keys comes to the same.
         """
-        said = _said(self)
-        of_files = self.imported and not self.bare and self.config.tuning.everything
-        if of_files and self.origin is not None and self.origin.fingerprint:
-            said = {"family": self.origin.family, "files": self.origin.fingerprint}
-        text = json.dumps(said, sort_keys=True, default=list)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        as_converted = self.imported and not self.bare and self.config.tuning.everything
+        of_files = self.origin.identity() if as_converted and self.origin else ""
+        return of_files or _hashed(_said(self))
+
+
+def _hashed(said: Any) -> str:
+    text = json.dumps(said, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _said(value: Any) -> Any:

@@ -18,6 +18,7 @@ from training.state import abstract_params, shardings_of
 from training.tuning import moving
 
 _KEY = "config.train.start_from"
+_ELSEWHERE = f"if it is elsewhere: --base=WORKDIR, or for train.py --{_KEY}=WORKDIR"
 _OF_THE_MODEL = ("config.json",)
 """What of the published files is true with any tokenizer."""
 
@@ -49,23 +50,27 @@ def find(text: str, key: str = _KEY) -> Start:
     return newest
 
 
-def again(text: str, identity: str, who: object) -> Start:
+def again(text: str, identity: str, who: object, key: str = _KEY) -> Start:
     """The checkpoint that a run began with, which has what of its parameters does not move.
 
     Args:
       text: the workdir that it is in.
       identity: of it, as the run's record has it (`began`).
       who: the run, for the message.
+      key: that says where it is, likewise.
 
     Raises:
       UserError: it is not there.
     """
-    _there(text)
-    if start := kept(text, identity):
+    try:
+        _there(text, key)
+    except UserError as error:
+        raise UserError(f"{error}; {_ELSEWHERE}") from None
+    if start := kept(text, identity, key):
         return start
     raise UserError(
         f"{who} was tuned from another model than {text} has now: bring back the one that it began "
-        "with, or its checkpoint, for it has only what moved"
+        f"with, or its checkpoint, for it has only what moved; {_ELSEWHERE}"
     )
 
 
@@ -154,24 +159,32 @@ def plain(start: Start, abstract: Params) -> Params:
     return jax.jit(merge, out_shardings=shardings_of(abstract))(params)
 
 
-def whole(start: Start, abstract: Params) -> Params:
+def whole(start: Start, abstract: Params, base: str = "") -> Params:
     """The parameters of a checkpoint with those that did not move when it was trained.
 
     Args:
       start: the checkpoint.
       abstract: shape, dtype and sharding of those that are wanted.
+      base: the workdir of those that did not move, where it is not where it was.
+
+    Raises:
+      UserError: it has all parameters itself, or those that did not move are not there.
     """
     saved = start.record
     moves = moving(saved.config.tuning, parameters.outline(saved.config.model))
     with Checkpoints(start.workdir.path) as checkpoints:
         if moves.names is None:
-            return checkpoints.some_params(start.step, abstract)
+            if base:
+                raise UserError(
+                    f"{start.workdir} has all parameters of its model: leave --base out"
+                )
+            return checkpoints.params(start.step, abstract)
         own = moves.of(abstract)
-        params = checkpoints.some_params(start.step, own) if own else {}
-    text = saved.config.train.start_from
+        params = checkpoints.params(start.step, own) if own else {}
+    text, key = (base, "--base") if base else (saved.config.train.start_from, _KEY)
     fixed = moves.fixed(abstract)
-    base = again(text, saved.began, start.workdir)
-    return parameters.joined(params, plain(base, fixed) if fixed else {})
+    began = again(text, saved.began, start.workdir, key)
+    return parameters.joined(params, plain(began, fixed) if fixed else {})
 
 
 def carry(start: Start, workdir: Workdir, same_tokenizer: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from einops import rearrange
 
+from checkpointing.record import Record
 from conversion import pieces
 from conversion.pieces import Piece
 from conversion.safetensors_files import Stored, Writer, header, listed
@@ -45,6 +46,17 @@ _WITHOUT_EFFECT: Mapping[str, Any] = {
     "trainable_token_indices": None,
 }
 """Keys that have to be as they are by default, or not be there: others compute something else."""
+
+_SAID = frozenset(
+    "peft_type task_type auto_mapping peft_version base_model_name_or_path revision inference_mode "
+    "r lora_alpha lora_dropout use_dora init_lora_weights target_modules exclude_modules "
+    "layers_pattern megatron_config megatron_core runtime_config qalora_group_size "
+    "loftq_config eva_config corda_config lora_ga_config".split()
+)
+"""Keys that are read, or that say how adapters were made and not what they compute."""
+
+_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Beginnings that leave the weights beside adapters as they are."""
 
 
 class Tensor(NamedTuple):
@@ -131,13 +143,12 @@ def write(trained: Trained, family: Family, folder: Path, dtype: np.dtype[Any]) 
       UserError: see `tensors`.
     """
     config, params = trained.config.model, flat(trained.params)
-    wanted = tensors(family, config)
-    adapter, origin = config.adapter, trained.record.origin
+    wanted, adapter = tensors(family, config), config.adapter
     modules = {one.name.removeprefix(_BEFORE).rsplit(".lora_", 1)[0] for one in wanted}
     said = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": origin.source if origin else None,
+        "base_model_name_or_path": base_of(trained.record),
         "inference_mode": True,
         "init_lora_weights": True,
         "r": adapter.rank,
@@ -155,6 +166,16 @@ def write(trained: Trained, family: Family, folder: Path, dtype: np.dtype[Any]) 
     for name, value in ready:
         writer.write(name, value)
     writer.close()
+
+
+def base_of(record: Record) -> str | None:
+    """The published model that adapters are for; None where their model is no published one, but
+    was trained here after it.
+    """
+    origin = record.origin
+    if origin is None or not record.began or record.began != origin.identity():
+        return None
+    return origin.source
 
 
 class Found(NamedTuple):
@@ -194,6 +215,17 @@ def find(folder: Path, family: Family, model: ModelConfig) -> Found:
         if said.get(key, usual) not in (usual, None)
         and not (key == "use_rslora" and said[key] is True)
     }
+    odd |= {
+        key: value
+        for key, value in said.items()
+        if key not in _SAID | _WITHOUT_EFFECT.keys() and value not in (None, False, {}, [])
+    }
+    if said.get("init_lora_weights") not in _INIT:
+        raise UserError(
+            f"{folder / CONFIG} has init_lora_weights={said['init_lora_weights']!r}, which changes "
+            "the weights that adapters are beside: save them for the model itself, by peft's "
+            "path_initial_model_for_weight_conversion"
+        )
     if odd:
         told = listed([f"{key}={value!r}" for key, value in odd.items()])
         raise UserError(f"{folder / CONFIG} has {told}, which Podium does not have")

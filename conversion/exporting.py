@@ -157,6 +157,13 @@ def export_adapters(trained: Trained, out: Path, family: Family, dtype: str) -> 
     partial = _begun(out)
     adapters.write(trained, family, partial, formats.NUMPY[dtype or "float32"])
     _publish(partial, out)
+    if adapters.base_of(trained.record) is None:
+        print(
+            f"note: {adapters.CONFIG} names no base: these adapters are for what "
+            f"{trained.config.train.start_from} had, not known to be a published model; "
+            "write that by to-hf, too",
+            file=sys.stderr,
+        )
 
 
 def _begun(out: Path) -> Path:

@@ -22,6 +22,7 @@ from sharding.means import means
 from sharding.mesh import make_mesh
 from sharding.table import validate
 from training.config import RunConfig
+from training.fields import flat
 from training.state import abstract_params, shardings_of
 
 
@@ -45,7 +46,7 @@ class Trained(NamedTuple):
 
 def merged(trained: Trained) -> Trained:
     """The model without adapters, whose weights are what adapted ones were: to decode with, which
-    would compute with both for every token, and to write for others.
+    would compute with both for every token, and to write for others. What it is given is used up.
     """
     config = trained.config.model
     if config.adapter.kind == "none":
@@ -53,12 +54,18 @@ def merged(trained: Trained) -> Trained:
     run = dataclasses.replace(trained.config, model=config.plain)
     outline = parameters.outline(config.plain, trained.outline.means)
     where = shardings_of(abstract_params(outline, trained.mesh))
-    merge = jax.jit(lambda params: adapters.merged(config, params), out_shardings=where)
+    weights = parameters.without_adapters(trained.params)
+    beside = parameters.part(trained.params, flat(trained.params).keys() - flat(weights).keys())
+    merge = jax.jit(
+        lambda weights, beside: adapters.merged(config, parameters.joined(weights, beside)),
+        out_shardings=where,
+        donate_argnums=0,
+    )
     return trained._replace(
         config=run,
         record=dataclasses.replace(trained.record, config=run),
         outline=outline,
-        params=merge(trained.params),
+        params=merge(weights, beside),
     )
 
 
@@ -116,6 +123,7 @@ def load(
     mesh_config: MeshConfig | None,
     rows: int | None,
     length: int = 0,
+    base: str = "",
 ) -> Trained:
     """Loads the parameters of a checkpoint onto a mesh that need not be the one of the run.
 
@@ -126,6 +134,7 @@ def load(
       rows: of a batch, checked against the mesh; 0 is the run's evaluation.batch_size, None if
         there will be no batches.
       length: of their rows; 0 is the run's data.sequence_length.
+      base: the workdir of what did not move, where it is not where it was (--base).
 
     Raises:
       UserError: no workdir, no such checkpoint, or a mesh that does not fit.
@@ -161,5 +170,5 @@ def load(
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
     checkpoints.close()
-    params = starting.whole(Start(workdir, step, run), abstract_params(outline, mesh))
+    params = starting.whole(Start(workdir, step, run), abstract_params(outline, mesh), base)
     return Trained(config, run, step, outline, params, mesh)

@@ -52,6 +52,7 @@ def load_run(
     step: int | None = None,
     mesh: MeshConfig | None = None,
     rows: int | None = None,
+    base: str = "",
 ) -> Loaded:
     """Loads a checkpoint and its tokenizer.
 
@@ -59,14 +60,14 @@ def load_run(
       workdir: of the run.
       step: of the checkpoint; None is the newest.
       mesh: of the devices; None is the one made for decoding.
-      rows: see evaluation.trained.load.
+      rows, base: see evaluation.trained.load.
 
     Raises:
       UserError: there is none, or the mesh does not fit.
     """
     if isinstance(workdir, str):
         workdir = Workdir(workdir)
-    trained = merged(load(workdir, resolve(workdir, step), mesh, rows))
+    trained = merged(load(workdir, resolve(workdir, step), mesh, rows, base=base))
     tokenizer = tokenizer_of(workdir)
     workdir.fetch(PUBLISHED)
     folder = workdir.local / PUBLISHED

@@ -1,6 +1,10 @@
 """What reinforcement made of a run, as a workdir that eval.py, generate.py and convert.py read."""
 
 import dataclasses
+import hashlib
+
+import jax
+import numpy as np
 
 from checkpointing import imported
 from checkpointing.starting import Start, carry
@@ -8,6 +12,7 @@ from checkpointing.workdir import TOKENIZER, Workdir
 from errors import UserError
 from inference.loading import Loaded
 from model.parameters import Params
+from training.fields import flat
 from training.tuning import TuningConfig
 
 
@@ -40,6 +45,7 @@ def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> No
         step=0,
         evaluated=False,
         bare=True,
+        parameters=_fingerprint(params),
         began=trained.record.identity(),
     )
     hold = target.hold()
@@ -52,3 +58,15 @@ def save(loaded: Loaded, source: Workdir, params: Params, target: Workdir) -> No
             imported.publish(target.path, params, saved.to_dict())
     finally:
         hold.release()
+
+
+def _fingerprint(params: Params) -> str:
+    """Of parameters, one array on the host at a time: neither settings nor a seed are recorded, and
+    two that were made of the same run differ in nothing else.
+    """
+    found = hashlib.sha256()
+    for path, array in sorted(flat(params).items()):
+        values = np.ascontiguousarray(jax.device_get(array))
+        found.update(f"{path} {values.dtype} {values.shape} ".encode())
+        found.update(values.view(np.uint8).data)
+    return found.hexdigest()[:32]

@@ -13,6 +13,7 @@ from orbax.checkpoint._src.path import atomicity
 from checkpointing.checkpoints import Checkpoints
 from errors import UserError
 from tests.training.sharded import begin, host, mesh_of
+from training.fields import flat
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,17 @@ def test_another_mesh_reads_them(saved, sizes):
     jax.tree.map(np.testing.assert_array_equal, host(restored.opt_state), state.opt_state)
     for leaf, like in zip(jax.tree.leaves(params), jax.tree.leaves(abstract.params), strict=True):
         assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
+
+
+def test_parameters_that_are_not_there_are_named(saved):
+    workdir, _ = saved
+    abstract = begin(mesh_of()).abstract.params
+    some = {"final_norm": abstract["final_norm"]}
+    with Checkpoints(workdir) as checkpoints:
+        assert flat(checkpoints.params(3, some)).keys() == {"final_norm.scale"}
+        more = some | {"norm": {"a": abstract["embedding"], "b": abstract["embedding"]}}
+        with pytest.raises(UserError, match=r"of step 3 in .* has no norm.a, norm.b: it is of"):
+            checkpoints.params(3, more)
 
 
 def test_no_checkpoint(tmp_path):

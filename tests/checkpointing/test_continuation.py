@@ -57,6 +57,7 @@ def test_no_key_has_two_rules():
     assert set(continuation.KEYS.values()) == {
         continuation.FROZEN,
         continuation.SCHEDULE,
+        continuation.PLACE,
         continuation.AHEAD,
         continuation.FREE,
     }
@@ -106,6 +107,34 @@ def test_all_refused_keys_are_named():
 def test_free_keys_may_change_and_are_told(config):
     (line,) = check(config)
     assert "->" in line
+
+
+def from_(place: str, tokenizer: str = "/tokenizer.json", teacher: str = "") -> RunConfig:
+    data = dataclasses.replace(CONFIG.data, tokenizer=place + tokenizer)
+    asked = dataclasses.replace(CONFIG.objective, teacher=teacher)
+    train = dataclasses.replace(CONFIG.train, start_from=place)
+    return dataclasses.replace(CONFIG, data=data, train=train, objective=asked)
+
+
+def test_what_was_begun_with_may_be_elsewhere() -> None:
+    """The tokenizer of it with it."""
+    begun: dict[str, Any] = dict(began="b", teacher="t")
+    before = dataclasses.replace(RUN, config=from_("runs/a", teacher="runs/t"), **begun)
+    assert check(from_("runs/b", teacher="runs/u"), before=before, **begun) == [
+        "data.tokenizer: 'runs/a/tokenizer.json' -> 'runs/b/tokenizer.json'",
+        "objective.teacher: 'runs/t' -> 'runs/u'",
+        "train.start_from: 'runs/a' -> 'runs/b'",
+    ]
+    with pytest.raises(UserError, match=r"start_from leads to has changed since it began"):
+        check(from_("runs/b", teacher="runs/t"), before=before, began="c", teacher="t")
+    with pytest.raises(UserError, match="asks in runs/x has changed since it began, from the"):
+        check(from_("runs/a", teacher="runs/u"), before=before, began="b", teacher="u")
+    with pytest.raises(UserError, match=r"objective.teacher was 'runs/t', now ''"):
+        check(from_("runs/a"), before=before, **begun)
+    with pytest.raises(UserError, match=r"train.start_from was 'runs/a', now ''"):
+        check(from_("", "runs/a/tokenizer.json", "runs/t"), before=before, **begun)
+    with pytest.raises(UserError, match=r"\(data.tokenizer was 'runs/a/tok.*', now 'runs/b/other'"):
+        check(from_("runs/b", "/other", "runs/t"), before=before, **begun)
 
 
 def test_schedule_may_change_only_ahead_of_the_run():

@@ -18,6 +18,7 @@ from sharding.means import means
 from sharding.mesh import make_mesh
 from tests.training.sharded import MODEL
 from training.state import abstract_params
+from training.tuning import TuningConfig
 
 CONFIG = dataclasses.replace(
     door.read(base(), "cpu"), model=dataclasses.replace(MODEL, num_layers=4)
@@ -53,6 +54,37 @@ def test_layers_lie_as_the_run_has_them(source):
         found["blocks"],
         params["blocks"],
     )
+
+
+def test_what_did_not_move_may_be_elsewhere(source, tmp_path):
+    """A run that moves one array, of a base whose folder got another name."""
+    workdir, saved, params = source
+    own = {"final_norm": {"scale": jax.numpy.full_like(params["final_norm"]["scale"], 3)}}
+    config = dataclasses.replace(
+        CONFIG,
+        tuning=TuningConfig(moving=("final_norm.scale",)),
+        train=dataclasses.replace(CONFIG.train, start_from=str(workdir)),
+    )
+    run = Workdir(str(tmp_path / "run"))
+    tuned = record.Record(config, "s", "d", began=saved.identity())
+    imported.publish(run.path, own, tuned.to_dict())
+    start = starting.find(str(run))
+    mesh = make_mesh(MeshConfig())
+    abstract = abstract_params(parameters.outline(CONFIG.model), mesh)
+    expected = params | own
+    jax.tree.map(np.testing.assert_array_equal, starting.whole(start, abstract), expected)
+
+    moved = str(tmp_path / "moved")
+    workdir.local.rename(moved)
+    with pytest.raises(UserError, match=r"no such directory; if it is elsewhere: --base=WORKDIR"):
+        starting.whole(start, abstract)
+    jax.tree.map(np.testing.assert_array_equal, starting.whole(start, abstract, moved), expected)
+    with pytest.raises(UserError, match=rf"run was tuned from another model than {run} has now"):
+        starting.whole(start, abstract, str(run))
+    with pytest.raises(UserError, match=r"^--base=none: there is no such directory"):
+        starting.whole(start, abstract, "none")
+    with pytest.raises(UserError, match=r"moved has all parameters of its model: leave --base out"):
+        starting.whole(starting.find(moved), abstract, str(run))
 
 
 def test_nothing_to_start_from(tmp_path):

@@ -151,13 +151,40 @@ def test_adapters_for_another_model_are_refused(podium: Commands, base, tuned, t
     assert podium(*other, "--config.evaluation.every=0").returncode == 0
     says = (
         f"{workdir} was tuned from another model than {source} has now: bring back the one that "
-        "it began with, or its checkpoint, for it has only what moved"
+        "it began with, or its checkpoint, for it has only what moved; if it is elsewhere: "
+        "--base=WORKDIR, or for train.py --config.train.start_from=WORKDIR"
     )
     assert refused(podium("eval.py", f"--workdir={workdir}")) == says
     assert refused(podium(*tune(podium, workdir, source, "--config.train.steps=8"))) == says
     shutil.rmtree(source)
     gone = refused(podium("generate.py", f"--workdir={workdir}", "--prompt=moon"))
-    assert gone == f"config.train.start_from={source}: there is no such directory"
+    assert gone == (
+        f"config.train.start_from={source}: there is no such directory; if it is elsewhere: "
+        "--base=WORKDIR, or for train.py --config.train.start_from=WORKDIR"
+    )
+
+
+@pytest.mark.slow
+def test_a_base_that_was_moved(podium: Commands, base, tuned, tmp_path):
+    """It is said where it is, and the run goes on as if it had never been elsewhere."""
+    source, moved, workdir = (tmp_path / name for name in ("source", "moved", "run"))
+    shutil.copytree(base, source)
+    done = podium(*tune(podium, workdir, source, "--config.train.steps=4"))
+    assert done.returncode == 0, done.stderr
+    source.rename(moved)
+    for command in (("eval.py",), ("generate.py", "--prompt=moon", "--max_tokens=3")):
+        assert "--base=WORKDIR" in refused(podium(*command, f"--workdir={workdir}"))
+        done = podium(*command, f"--workdir={workdir}", f"--base={moved}")
+        assert done.returncode == 0, done.stderr
+    out = (f"--workdir={workdir}", f"--base={moved}", f"--out={tmp_path / 'out'}")
+    assert podium("convert.py", "to-hf", *out).returncode == 0
+    again = podium(*tune(podium, workdir, moved))
+    assert again.returncode == 0, again.stderr
+    assert f"train.start_from: '{source}' -> '{moved}'" in again.stderr
+    found, expected = (flat(saved(run, 6)["params"]) for run in (workdir, tuned))
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
 @pytest.mark.slow

@@ -45,7 +45,9 @@ def test_it_is_read_and_started_from_but_not_gone_on_in(source, tmp_path):
     again = load_run(target)
     jax.tree.map(np.testing.assert_array_equal, again.trained.params, moved)
     was, now = loaded.trained.record, again.trained.record
-    assert now == dataclasses.replace(was, bare=True, began=was.identity())
+    assert now == dataclasses.replace(
+        was, bare=True, began=was.identity(), parameters=now.parameters
+    )
     assert (now.dataset, now.config) == ("dataset", CONFIG)  # eval.py knows its data
     assert again.tokenizer.fingerprint == ByteTokenizer.fingerprint
     assert again.prompt("x") == loaded.prompt("x")
@@ -70,3 +72,15 @@ def test_adapters_are_merged_and_the_whole_is_written(source, tmp_path):
     again = load_run(target).trained
     assert again.config == CONFIG
     jax.tree.map(np.testing.assert_array_equal, again.params, loaded.trained.params)
+
+
+def test_each_result_of_a_run_has_an_identity_of_its_own(source, tmp_path):
+    loaded, found = load_run(source), [load_run(source).trained.record]
+    for name, change in (("one", 1.0), ("other", 2.0), ("again", 1.0)):
+        target = Workdir(str(tmp_path / name))
+        moved = jax.tree.map(lambda x, change=change: x + change, loaded.trained.params)
+        saving.save(loaded, source, moved, target)
+        found.append(starting.find(str(target)).record)
+    base, one, other, again = (record.identity() for record in found)
+    assert len({base, one, other}) == 3
+    assert again == one  # the same parameters, made of the same

@@ -1,17 +1,23 @@
-"""Training with products in int8 and fp8: as float32 trains, and on a mesh as on one device."""
+"""Training with products in int8 and fp8: as float32 trains, and on a mesh as on one device; with
+adapters, too.
+"""
 
 import dataclasses
 import functools
 import re
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from model.config import Quantization, Remat
 from tests.jaxprs import equations
-from tests.training.sharded import MODEL, STEPS, begin, mesh_of, placed
+from tests.training.sharded import MODEL, OPTIMIZER, STEPS, begin, mesh_of, placed
+from tests.training.test_tuning import begin as tuned
 from training.state import NOTHING
+from training.tuning import TuningConfig
 
 KINDS = ["int8", pytest.param("fp8", marks=pytest.mark.slow)]
 TYPES = {"int8": {"int8"}, "fp8": {"float8_e4m3fn", "float8_e5m2"}}
@@ -67,3 +73,62 @@ def test_every_product_of_the_blocks_is_quantized(kind: Quantization) -> None:
     jaxpr = jax.make_jaxpr(run.step)(run.abstract, NOTHING, placed(run.mesh, 0))
     found = [{str(v.aval.dtype) for v in e.invars} for e in equations(jaxpr, "dot_general")]
     assert sum(types <= TYPES[kind] for types in found) == 3 * 7
+
+
+LORA = TuningConfig("lora", rank=3)
+
+
+def operands(run: Any) -> list[set[str]]:
+    """The dtypes of each product whose result a step needs. Qwix gives the gradient of a weight
+    whether anybody asks or not; what nobody asks for is dead, and XLA leaves it out (below).
+    """
+    jaxpr = jax.make_jaxpr(run.step)(run.state, run.fixed, placed(run.mesh, 0)).jaxpr
+    live, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return [{str(v.aval.dtype) for v in e.invars} for e in equations(live, "dot_general")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_adapters_products_with_weights_are_quantized_alone(kind: Quantization) -> None:
+    """Of seven weights one forward and one back to what goes in: none gives a weight's gradient.
+    The products with adapters are as they are without quantization.
+    """
+    found = operands(tuned(LORA, model=dataclasses.replace(MODEL, quantization=kind)))
+    exact = operands(tuned(LORA))
+    assert sum(types <= TYPES[kind] for types in found) == 2 * 7
+    assert len(found) == len(exact) > 2 * 7 + 6 * 7
+    assert sum(types == {"float32"} for types in found) == len(exact) - 2 * 7
+
+
+@pytest.mark.slow
+def test_the_compiled_step_has_no_gradient_of_a_frozen_quantized_weight() -> None:
+    """Nor keeps quantized activations for it: 256 tokens, two layers."""
+    model = dataclasses.replace(MODEL, quantization="int8")
+    for tuning, products in ((LORA, 2 * 7), (TuningConfig(), 3 * 7)):
+        run = tuned(tuning, model=model)
+        step: Any = run.step
+        text = step.lower(run.state, run.fixed, placed(run.mesh, 0)).compile().as_text()
+        results = re.findall(r"= s32\[(\d+),\d+\]\S* dot\(", text)
+        assert len(results) == products
+        assert results.count("256") == 2 * 7
+        assert bool(re.search(r"s8\[2,16,16,", text)) == (tuning is not LORA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_beside_quantized_products_learn_as_in_float32(kind: Quantization) -> None:
+    """From the loss of the quantized base, for a fresh b is zero."""
+    by_kind = []
+    for model in (MODEL, dataclasses.replace(MODEL, quantization=kind)):
+        run = tuned(LORA, model=model, optimizer=dataclasses.replace(OPTIMIZER, learning_rate=1e-2))
+        state, losses_ = run.state, []
+        for index in range(8):
+            state, metrics = run.step(state, run.fixed, placed(run.mesh, index % 2))
+            losses_.append(float(metrics["loss"]))
+        by_kind.append(np.array(losses_))
+    exact, found = by_kind
+    assert exact[-1] < exact[0] - 0.05  # there is something to learn
+    assert 0 < np.abs(found - exact).max() < 0.03
+    base = tuned(TuningConfig(), model=dataclasses.replace(MODEL, quantization=kind))
+    _, metrics = base.step(base.state, base.fixed, placed(base.mesh, 0))
+    np.testing.assert_allclose(metrics["loss"], found[0], rtol=3e-6)
+    assert abs(found[0] - exact[0]) > 2e-5  # which float32's loss is not
