@@ -198,8 +198,9 @@ class _Found:
         return self._shards[split]
 
     def key(self, split: str) -> dict[str, str]:
-        """What determines the documents of a split."""
-        return {
+        """What determines the documents of a split, and the examples that a task makes of them."""
+        task = {"task": tasks.identity(self.corpus.task)} if self.corpus.task else {}
+        return task | {
             "source": self.source.fingerprint,
             "split": split,
             "text_key": self.corpus.text_key,
@@ -220,10 +221,9 @@ class _Examples(NamedTuple):
 
     @property
     def identity(self) -> dict[str, str]:
-        """Of all that a store of them depends on."""
+        """Of all that a store of them depends on, beside its task and source."""
         of = self.making
         return {
-            "task": tasks.identity(of.task),
             "length": str(of.length),
             "too_long": of.too_long,
             "limit": str(of.limit),

@@ -2,14 +2,16 @@
 
 A template is asked again after every message. What an answer adds to the text that asks for it is
 what is learned of it, with whatever ends the turn; so nothing is searched for in the text, and a
-template of which the beginning of a dialogue is no beginning of the whole is refused.
+template of which the beginning of a dialogue is no beginning of the whole is refused. So is an
+answer whose first token is one with the end of what asks for it: a model that is asked has other
+tokens before it than those that it learned from.
 """
 
 import datetime
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers as tokenizers_library
@@ -117,6 +119,19 @@ def identity(files: Files) -> str:
     return cache.key(**{name: content.hex() for name, content in files.items()})
 
 
+class Span(NamedTuple):
+    """What is learned of an answer.
+
+    Attributes:
+      message: its number, from 1.
+      begin, end: in the text of the dialogue, in characters.
+    """
+
+    message: int
+    begin: int
+    end: int
+
+
 class Chat:
     """Writes dialogues.
 
@@ -153,13 +168,21 @@ class Chat:
         text, spans = self.spans(messages)
         ids, starts = self._published.placed(text)
         learned = np.zeros(len(ids), np.bool_)
-        for begin, end in spans:
+        for message, begin, end in spans:
+            asked = self._published.rendered(text[:begin])
+            if ids[: len(asked)].tolist() != asked:
+                raise ValueError(
+                    f"the beginning of message {message} is one token with the end of what asks "
+                    "for it, so that a model that is asked would go on from other tokens: take "
+                    "white space from where it begins, or from the end of what the chat template "
+                    "asks with"
+                )
             learned |= (starts >= begin) & (starts < end)
         learned[:1] = False
         return ids, learned
 
-    def spans(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a dialogue, and where in it what is learned begins and ends, in characters.
+    def spans(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[Span]]:
+        """The text of a dialogue, and where in it is what is learned.
 
         Raises:
           ValueError: as of `render`.
@@ -179,7 +202,7 @@ class Chat:
                         "is learned: give config.data.chat_template one that only adds"
                     )
             if asks:
-                spans.append((len(before), len(whole)))
+                spans.append(Span(n, len(before), len(whole)))
             so_far = whole
         return so_far, spans
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from data.examples import chat
 from data.examples.chat import Chat, files_of
 from data.examples.rendering import Making
 from data.preparation import prepare
-from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, load, train_bpe
+from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, decode, load, train_bpe, train_unigram
 from errors import UserError
 from tests.data.shards import Records
 
@@ -25,11 +26,11 @@ TEMPLATE = (
 )
 TURNS = [
     ("user", "What is néw?"),
-    ("assistant", "  Much, <b>and</b>\n\nmore."),
+    ("assistant", "Much, <b>and</b>\n\nmore."),
     ("user", "Say <assistant>\nno"),  # what the template writes is also what people write
     ("assistant", "no"),
     ("user", "And now?"),
-    ("assistant", "\nBye"),
+    ("assistant", "Bye"),
 ]
 
 
@@ -77,6 +78,59 @@ def test_three_turns(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
     assert learned.tolist() == reference(tokenizer, ids.tolist())
     assert (ids[learned] == tokenizer.eos_id).sum() == 3  # all three answers learn to end
     assert not learned[0] and 0 < learned.sum() < learned.size
+
+
+PLAIN = (Path(chat.__file__).parent / "turns.jinja").read_text()  # of configs/chat.py:tiny
+
+
+@pytest.mark.parametrize("source", [TEMPLATE, PLAIN])
+@pytest.mark.parametrize("train", [train_bpe, train_unigram])
+def test_answers_go_on_from_the_tokens_that_ask_for_them(
+    tmp_path: Path, train: Callable[..., ByteLevelTokenizer], source: str
+) -> None:
+    """A model that is asked has before it what was before each answer that it learned, and all of
+    the answer is learned: " the", too, which is one token."""
+    text = "user: What is it?\nassistant: the moon and the sea\n<user>\n<assistant>\n Bye " * 20
+    trained = train([text], 330)
+    tokenizer = ByteLevelTokenizer(trained.serialized, "here")
+    turns = [*TURNS, ("user", "What is it?"), ("assistant", "the moon")]
+    if source == PLAIN:  # the line end of the other would be one token with such white space
+        turns += [("user", ""), ("assistant", "  the sea"), ("user", ""), ("assistant", "\n\nBye")]
+    dialogue = messages(turns)
+    talk = made(tmp_path, tokenizer, source)
+    ids, learned = talk.render(dialogue)
+    counted = 0
+    for n in range(1, len(dialogue), 2):
+        _, asked = talk.asked(dialogue[:n])
+        _, end = talk.asked(dialogue[: n + 1])  # what follows the answer, and asks for another
+        answer = ids[len(asked) :][learned[len(asked) :].cumprod().astype(bool)].tolist()
+        assert ids[: len(asked)].tolist() == asked and not learned[len(asked) - 1]
+        assert end[: len(asked) + len(answer)] == [*asked, *answer] and tokenizer.eos_id in answer
+        said = decode(tokenizer, answer[: answer.index(tokenizer.eos_id)])
+        assert said.removeprefix(" " if source == PLAIN else "") == dialogue[n]["content"]
+        counted += len(answer)
+    assert learned.sum() == counted
+
+
+@pytest.mark.parametrize(
+    ("source", "answer"),
+    [(PLAIN.replace("'assistant:'", "'assistant: '"), "the moon"), (TEMPLATE, "\n\nthe moon")],
+)
+def test_an_answer_that_begins_within_a_token_is_refused(
+    tmp_path: Path, source: str, answer: str
+) -> None:
+    text = "user: What is it?\nassistant: the moon and the sea <assistant>\n\n\nthe "
+    trained = train_bpe([text * 20], 330)
+    spaced = ByteLevelTokenizer(trained.serialized, "here")
+    files = files_of(spaced, "bpe", template(tmp_path, source))
+    records = [{"messages": list(messages([("user", "What is it?"), ("assistant", answer)]))}]
+    with pytest.raises(UserError) as caught:
+        building.build(
+            tmp_path / "s", [Records(records)], spaced, {}, making=Making("chat", 99), chat=files
+        )
+    assert "'r0' is no example of task 'chat' (the beginning of message 2 is one token" in str(
+        caught.value
+    )
 
 
 def test_a_store_of_dialogues(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
@@ -240,5 +294,7 @@ def test_smollm2(tmp_path: Path) -> None:
     end = [tokenizer.eos_id, *map(int, tokenizer.encode_inner(["\n"])[0])]
     answers = [[*map(int, tokenizer.encode_inner([t])[0]), *end] for t in ("Paris.", "Rome, ö.")]
     assert ids[learned].tolist() == [i for answer in answers for i in answer]
+    with pytest.raises(ValueError, match="the beginning of message 2 is one token with the end"):
+        Chat(tmp_path).render(messages([("user", "What?"), ("assistant", "\n\nRome.")]))
     runs = np.flatnonzero(np.diff(learned.astype(int)) == 1) + 1
     assert [ids[r : r + len(a)].tolist() for r, a in zip(runs, answers, strict=True)] == answers
