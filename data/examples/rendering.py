@@ -18,9 +18,7 @@ from data.tasks.task import Dialogue, Example, Pair, Record, Task
 from data.tokenizer import Tokenizer
 from errors import UserError
 
-VERSION = (
-    1  # part of a store's address: raise it when other tokens, or other bits, come of a record
-)
+VERSION = 2  # part of a store's address: raise it when other examples come of the same records
 
 # How what is left out, or changed, is counted.
 PAIRS = "pairs"
@@ -37,7 +35,7 @@ class Making:
       task: see tasks.find.
       length: positions of a row (T), in which an example lies whole.
       too_long: what becomes of one that does not fit: "drop", or "cut", on the side of the prompt.
-      limit: examples of each label, at most; 0 is all.
+      limit: examples, at most, as many of each label as of another; 0 is all.
       chat: a folder with a chat template and what spells its specials, where the task needs one.
     """
 
