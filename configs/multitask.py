@@ -7,8 +7,8 @@
     python eval.py --workdir=runs/multitask --task=multitask:paws
 
 Every task is a corpus of the mixture, of a hundred examples at most (config.data.limit), with a
-share by the root of its count (config.data.rates; docs/tasks.md, "Many tasks"). Text against forgetting is one more corpus, with a weight, as in the
-form below. One task alone:
+share by the root of its count (config.data.rates; docs/tasks.md, "Many tasks"). Text against
+forgetting is one more corpus, with a weight, as in the form below. One task alone:
 --config=configs/multitask.py:paws.
 
 In seconds, without any assets, from the run of configs/tiny.py:

@@ -8,6 +8,7 @@ tokens before it than those that it learned from.
 """
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,8 +116,9 @@ def _published(path: str) -> Files | None:
 
 
 def identity(files: Files) -> str:
-    """Names a template, and what spells its specials."""
-    return cache.key(**{name: content.hex() for name, content in files.items()})
+    """Names a template, what spells its specials, and what runs it."""
+    parts = {name: content.hex() for name, content in files.items()}
+    return cache.key(**parts, jinja=importlib.metadata.version("jinja2"))
 
 
 class Span(NamedTuple):

@@ -15,6 +15,8 @@ from data.examples import chat
 from data.examples.chat import Chat, files_of
 from data.examples.rendering import Making
 from data.preparation import prepare
+from data.tasks import chat as task_of_chats
+from data.tasks.task import Dialogue
 from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, decode, load, train_bpe, train_unigram
 from errors import UserError
 from tests.data.shards import Records
@@ -183,7 +185,12 @@ def test_a_template_that_tells_nothing_is_refused(
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_nothing_that_is_learned_is_refused(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+def test_nothing_that_is_learned_is_refused(
+    tmp_path: Path, tokenizer: ByteLevelTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        task_of_chats, "_fields", lambda record: Dialogue(tuple(record["messages"]))
+    )
     files = files_of(tokenizer, "bpe", template(tmp_path))
     records = [{"messages": list(messages(TURNS[:1]))}]
     with pytest.raises(UserError, match="nothing of it is learned: no message of the assistant"):
