@@ -26,6 +26,7 @@ from data.tokenizing.published import FOLDER, Published
 from errors import UserError
 
 ASSISTANT = "assistant"
+_SYSTEM = ("system", "developer")
 _TEMPLATE, _TOKENIZER, _CONFIG = "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"
 _FILES = (_TOKENIZER, _CONFIG, _TEMPLATE)
 _PROBE = "What is 12 + 30? It's forty-two."  # text whose ids tell tokenizers apart
@@ -93,7 +94,11 @@ def _check_ids(tokenizer: Tokenizer, found: Files, path: str) -> None:
             "be read: copy it again"
         ) from error
     ids = made.encode(_PROBE, add_special_tokens=False).ids
-    if tokenizers.decode(tokenizer, ids).strip() != _PROBE:
+    same = ids == tokenizer.encode_batch([_PROBE])[0].tolist()
+    if same and isinstance(tokenizer, ByteLevelTokenizer):
+        ends = (tokenizer.bos_id, tokenizer.eos_id)
+        same = all(made.id_to_token(i) == tokenizer.spelling(i) for i in ends)
+    if not same:
         raise UserError(
             f"the chat template of config.data.tokenizer={path!r} comes with another tokenizer: "
             "give that tokenizer, or config.data.chat_template=FILE.jinja"
@@ -119,6 +124,15 @@ def identity(files: Files) -> str:
     """Names a template, what spells its specials, and what runs it."""
     parts = {name: content.hex() for name, content in files.items()}
     return cache.key(**parts, jinja=importlib.metadata.version("jinja2"))
+
+
+def later(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    """A dialogue without its first turn: it begins with what the user says next, after the system's
+    message if there is one. Empty where the user says nothing more.
+    """
+    head = int(bool(messages) and messages[0]["role"] in _SYSTEM)
+    begins = [i for i, one in enumerate(messages) if i > head and one["role"] == "user"]
+    return messages[:head] + messages[begins[0] :] if begins else ()
 
 
 class Span(NamedTuple):
@@ -169,6 +183,10 @@ class Chat:
         """
         text, spans = self.spans(messages)
         ids, starts = self._published.placed(text)
+        found = self._published.spelled(ids.tolist())
+        # White space beside a special is the decoder's own in some kinds of tokenizers.
+        if "".join(found.split()) != "".join(text.split()):
+            raise ValueError("the tokenizer loses text of it: use a lossless byte-level tokenizer")
         learned = np.zeros(len(ids), np.bool_)
         for message, begin, end in spans:
             asked = self._published.rendered(text[:begin])

@@ -185,6 +185,23 @@ def test_a_template_that_tells_nothing_is_refused(
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_lost_text_is_refused(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+    """As a tokenizer does that composes characters."""
+    folder = made(tmp_path, tokenizer) and tmp_path / "chat"
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "NFC"}}))
+    talk = Chat(folder)
+    composed, apart = (
+        messages([("user", "What is n\u00e9w?"), ("assistant", f"{said} Bye")])
+        for said in ("\u00e9", "e\u0301")
+    )
+    assert talk.render(composed)[1].any()
+    with pytest.raises(ValueError, match="the tokenizer loses text of it: use a"):
+        talk.render(messages([("user", "Who?"), ("assistant", "ne\u0301w")]))
+    with pytest.raises(ValueError, match="the tokenizer loses text"):
+        talk.render(apart)
+
+
 def test_nothing_that_is_learned_is_refused(
     tmp_path: Path, tokenizer: ByteLevelTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,14 +216,15 @@ def test_nothing_that_is_learned_is_refused(
         )
 
 
-def test_too_long_dialogues_are_cut_before_their_first_answer(
-    tmp_path: Path, tokenizer: ByteLevelTokenizer
-) -> None:
-    files = files_of(tokenizer, "bpe", template(tmp_path))
-    records = [{"messages": list(messages([("user", "What is new? " * 9), ("assistant", "Bye")]))}]
+def test_too_long_dialogues_lose_whole_turns(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+    """What is left is what the template writes of the later turns, after the system's message."""
+    files, talk = files_of(tokenizer, "bpe", template(tmp_path)), made(tmp_path, tokenizer)
+    system = ("system", "Be kind.")
+    records = [{"messages": list(messages([system, *TURNS, ("user", "Ho?")]))}]
+    kept = [talk.render(messages([system, *TURNS[n:], ("user", "Ho?")])) for n in (0, 2, 4)]
 
     def build(length: int) -> tuple[list[int], list[bool]]:
-        made = building.build(
+        built = building.build(
             tmp_path / f"{length}",
             [Records(records)],
             tokenizer,
@@ -214,11 +232,14 @@ def test_too_long_dialogues_are_cut_before_their_first_answer(
             making=Making("chat", length, "cut"),
             chat=files,
         )
-        return made.read(0, made.n_tokens).tolist(), made.learned(0, made.n_tokens).tolist()
+        assert built.manifest["counts"].get("cut: too long", 0) == (length < kept[0][0].size - 1)
+        return built.read(0, built.n_tokens).tolist(), built.learned(0, built.n_tokens).tolist()
 
-    ids, learned = build(400)
-    fewer, cut = build(len(ids) - 1 - 10)
-    assert fewer == [ids[0], *ids[11:]] and cut == [learned[0], *learned[11:]]
+    for (ids, learned), before in zip(kept, (None, *kept), strict=False):
+        for length in (ids.size - 1, before[0].size - 2 if before else 999):
+            assert build(length) == (ids.tolist(), learned.tolist())
+    with pytest.raises(UserError, match=r"all 1 are left out \(too long 1\)"):
+        build(kept[-1][0].size - 2)
 
 
 def test_what_a_template_needs(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
@@ -251,6 +272,17 @@ def test_a_template_is_found_beside_a_tokenizer(
     other = train_bpe(["quite other text, of other letters " * 20], 330)
     with pytest.raises(UserError, match="comes with another tokenizer"):
         files_of(other, path, "")
+    swapped = json.loads(tokenizer.serialized)
+    for one, i in zip(swapped["added_tokens"], (1, 0), strict=True):
+        one["content"] = tokenizer.spelling(i)
+        swapped["model"]["vocab"][tokenizer.spelling(i)] = one["id"]
+    (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(swapped))
+    with pytest.raises(UserError, match="comes with another tokenizer"):
+        files_of(tokenizer, path, "")
+    more = train_bpe(["quite other text, " * 20], 400)  # all bytes are in it, and other merges
+    (tmp_path / "hf" / "tokenizer.json").write_text(more.serialized)
+    with pytest.raises(UserError, match="comes with another tokenizer"):
+        files_of(tokenizer, path, "")
 
 
 def test_the_date_in_a_template_is_fixed(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
