@@ -187,7 +187,8 @@ def test_a_template_that_tells_nothing_is_refused(
 
 def test_lost_text_is_refused(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
     """As a tokenizer does that composes characters."""
-    folder = made(tmp_path, tokenizer) and tmp_path / "chat"
+    made(tmp_path, tokenizer)
+    folder = tmp_path / "chat"
     content = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "NFC"}}))
     talk = Chat(folder)
