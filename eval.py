@@ -31,6 +31,7 @@ from checkpointing.workdir import TOKENIZER, Workdir
 from configs import start_from
 from data import tasks
 from data.config import DataConfig
+from data.documents import NO_SPLIT
 from data.preparation import prepare_split
 from data.windows import Windows
 from errors import UserError
@@ -82,6 +83,7 @@ MESH = flags.DEFINE_string(
 def main(job: commands.Job) -> None:
     if TASK.value is None:
         lone = {"examples": EXAMPLES.value, "out": OUT.value}
+        lone["too_long"] = flags.FLAGS["too_long"].present
         if given := [name for name, value in lone.items() if value]:
             raise UserError(f"--{given[0]} is of a task: give --task too")
         score_text(job)
@@ -117,7 +119,10 @@ def judge_task(job: commands.Job, name: str) -> None:
         learned = [one for one in config.data.corpora() if one.task == name]
         corpus = (learned or [corpus])[0]
     split, path = SPLIT.value or corpus.eval_split, str(workdir.path / TOKENIZER)
-    how = Reading(loaded.tokenizer, path, config.data.chat_template, EXAMPLES.value)
+    if split == NO_SPLIT:
+        raise UserError(f"the run was not evaluated on {name!r}: give --split, or --source")
+    # Dialogues are written as the run wrote them: with the template in its own folder.
+    how = Reading(loaded.tokenizer, path, "", EXAMPLES.value)
     found = commands.in_turn(job, lambda progress: read(corpus, split, how, progress))
     seen = hashlib.sha256(repr(found).encode()).hexdigest()
     commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})

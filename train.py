@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import contextlib
 import dataclasses
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ import commands
 from checkpointing import continuation, record, starting, teacher
 from checkpointing.checkpoints import Checkpoints
 from checkpointing.starting import Start
-from checkpointing.workdir import REPORT, TOKENIZER, Hold, Workdir
+from checkpointing.workdir import PUBLISHED, REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door, layouts, start_from
@@ -36,6 +37,7 @@ from configs import flags as config_flags
 from data import tokenizer as tokenizers
 from data.preparation import Prepared, chat_files, prepare
 from data.stream import Stream, stream_of
+from data.tokenizing.published import Published
 from data.windows import Windows
 from evaluation.asking import Asking
 from evaluation.decoding import to_decode
@@ -474,7 +476,16 @@ def judges(run: Run, say: Callable[[str], None]) -> list[Judge]:
     data, how = start_from.data_of(config, run.workdir), config.evaluation
     watch.at("reading examples to be judged by", watch.bounds.prepare)
     read = cases_of(data, how.examples, run.data.tokenizer, say)
-    stops = frozenset({run.data.tokenizer.eos_id})
+    if not read:
+        return []
+    seen = {
+        f"the examples of {one.name}": hashlib.sha256(repr(one.cases).encode()).hexdigest()
+        for one in read
+    }
+    commands.compare(run.job, "what to be judged by", seen)
+    # Now the first process has brought what was published: an answer ends as it does in eval.py.
+    run.workdir.fetch(PUBLISHED)
+    stops = Published(run.workdir.local / PUBLISHED).stop_ids
     model = Model(made.outline, run.mesh, config.mesh, run.data.tokenizer, stops)
     found = [
         Judge(one.name, one.task, one.cases, model, how.batch_size, refuse=False) for one in read

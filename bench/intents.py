@@ -156,7 +156,7 @@ def main(argv: list[str]) -> None:
         packing="best_fit",
         tokenizer=str(base / TOKENIZER),
         task=_TASK,
-        limit=LIMIT.value,
+        limit=LIMIT.value * len(task.labels),
     )
     (corpus,) = prepare(data).corpora
     tokenizer, store = tokenizers.load(base / TOKENIZER), corpus.train
@@ -199,7 +199,7 @@ def main(argv: list[str]) -> None:
         "data.train_split": task.train_split,
         "data.eval_split": task.eval_split,
         "data.task": _TASK,
-        "data.limit": LIMIT.value,
+        "data.limit": data.limit,
         "data.packing": "best_fit",
         "data.sequence_length": LENGTH.value,
         "optimizer.learning_rate": RATE.value,

@@ -45,7 +45,7 @@ def get_config(form: str = "") -> ConfigDict:
         config.checkpoint.every = 10
         return config
     config.data.task = "clinc150"
-    config.data.limit = 20
+    config.data.limit = 3000  # twenty of each intent
     config.data.sequence_length = 128
     config.tuning.rank = 16
     config.tuning.alpha = 32.0

@@ -6,9 +6,9 @@
       --config.data.source="files:$PODIUM_ASSETS/tasks/multitask/*.jsonl.gz"
     python eval.py --workdir=runs/multitask --task=multitask:paws
 
-Every task is a corpus of the mixture, with a share by the root of its count (config.data.rates;
-docs/tasks.md, "Many tasks"). Text against forgetting is one more corpus, with a weight, as in the
-form below. One task alone:
+Every task is a corpus of the mixture, of a hundred examples at most (config.data.limit), with a
+share by the root of its count (config.data.rates; docs/tasks.md, "Many tasks"). Text against
+forgetting is one more corpus, with a weight, as in the form below. One task alone:
 --config=configs/multitask.py:paws.
 
 In seconds, without any assets, from the run of configs/tiny.py:

@@ -285,8 +285,7 @@ def _unit(counts: Mapping[str, int], documents: int, making: Making | None) -> i
 
 
 def _limit(folder: Path, shards: int, kept: Sequence[np.ndarray], unit: int, limit: int) -> int:
-    """Takes from `kept` what is over the limit of its label, and returns how many examples that
-    is."""
+    """Takes from `kept` what is over the limit, and returns how many examples that is."""
     names: list[str] = []
     labels = []
     for chunk in _chunks(folder, shards):

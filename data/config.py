@@ -114,9 +114,9 @@ class DataConfig:
         "NAME:ARGUMENT". Source and splits that are left at their defaults are the task's own;
         packing is "best_fit", so that no example is cut.
       too_long: an example that does not fit into a row is left out ("drop"), or shortened on the
-        side of its prompt ("cut"); either is counted.
-      limit: examples of each label of a task, or of a task without labels, that are trained on, at
-        most; 0 is all.
+        side of its prompt ("cut"), a dialogue by whole turns; either is counted.
+      limit: examples of a corpus with a task that are trained on, at most, as many of each label as
+        of another; 0 is all.
       chat_template: a file with the template of dialogues; "" is the tokenizer's own.
       rates: weights of a mixture by how many examples its corpora have.
 

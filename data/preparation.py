@@ -145,16 +145,17 @@ def prepare(
     found = [_Found(corpus, progress) for corpus in config.corpora()]
     tokenizer = _tokenizer(config, found, progress)
     check(tokenizer)
+    writing = _Writing(tokenizer, chat_files(config, tokenizer))
     filtered = _filtered(config.filters, found, rebuild)
     for one in found:  # a split that is not there is named before hours of work on another
-        for path, split in _stores(config, one, tokenizer, filtered):
+        for path, split in _stores(config, one, writing, filtered):
             if rebuild or not cache.has(path):
                 one.shards(split)
     if rebuild:
         for one in found:
-            for path, _ in _stores(config, one, tokenizer, filtered):
+            for path, _ in _stores(config, one, writing, filtered):
                 cache.remove(path)
-    prepared = [_prepared(config, one, tokenizer, filtered, progress, rebuild) for one in found]
+    prepared = [_prepared(config, one, writing, filtered, progress, rebuild) for one in found]
     return Prepared(tokenizer, tuple(_weighted(config, prepared)))
 
 
@@ -173,9 +174,10 @@ def prepare_split(
       UserError: the data cannot be used; one line says what to do.
     """
     found = [_Found(corpus, progress) for corpus in config.corpora()]
+    writing = _Writing(tokenizer, chat_files(config, tokenizer))
     stores = {
         one.corpus.name: _token_store(
-            config, one, split or one.corpus.eval_split, tokenizer, _UNFILTERED
+            config, one, split or one.corpus.eval_split, writing, _UNFILTERED
         )
         for one in found
         if split or one.corpus.eval_split != NO_SPLIT
@@ -198,8 +200,9 @@ class _Found:
         return self._shards[split]
 
     def key(self, split: str) -> dict[str, str]:
-        """What determines the documents of a split."""
-        return {
+        """What determines the documents of a split, and the examples that a task makes of them."""
+        task = {"task": tasks.identity(self.corpus.task)} if self.corpus.task else {}
+        return task | {
             "source": self.source.fingerprint,
             "split": split,
             "text_key": self.corpus.text_key,
@@ -220,10 +223,9 @@ class _Examples(NamedTuple):
 
     @property
     def identity(self) -> dict[str, str]:
-        """Of all that a store of them depends on."""
+        """Of all that a store of them depends on, beside its task and source."""
         of = self.making
         return {
-            "task": tasks.identity(of.task),
             "length": str(of.length),
             "too_long": of.too_long,
             "limit": str(of.limit),
@@ -232,15 +234,25 @@ class _Examples(NamedTuple):
         }
 
 
+class _Writing(NamedTuple):
+    """How text becomes tokens.
+
+    Attributes:
+      tokenizer: that makes them.
+      chat: see `chat_files`.
+    """
+
+    tokenizer: Tokenizer
+    chat: chat.Files | None
+
+
 def _examples(
-    config: DataConfig, corpus: Corpus, split: str, tokenizer: Tokenizer
+    config: DataConfig, corpus: Corpus, split: str, writing: _Writing
 ) -> _Examples | None:
     """None of plain text."""
     if not corpus.task:
         return None
-    files = None
-    if tasks.find(corpus.task).chat:
-        files = chat.files_of(tokenizer, config.tokenizer, config.chat_template)
+    files = writing.chat if tasks.find(corpus.task).chat else None
     limit = config.limit if split == corpus.train_split else 0
     return _Examples(Making(corpus.task, config.sequence_length, config.too_long, limit), files)
 
@@ -310,16 +322,16 @@ def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _
 def _prepared(
     config: DataConfig,
     found: _Found,
-    tokenizer: Tokenizer,
+    writing: _Writing,
     filtered: _Filtered,
     progress: Progress,
     rebuild: bool,
 ) -> PreparedCorpus:
     corpus = found.corpus
-    train = _token_store(config, found, corpus.train_split, tokenizer, filtered)
+    train = _token_store(config, found, corpus.train_split, writing, filtered)
     evaluation = gzip = None
     if corpus.eval_split != NO_SPLIT:
-        evaluation = _token_store(config, found, corpus.eval_split, tokenizer, _UNFILTERED)
+        evaluation = _token_store(config, found, corpus.eval_split, writing, _UNFILTERED)
         if not corpus.task:
             gzip = _gzip(found, min(GZIP_BYTES, evaluation.n_bytes), progress, rebuild)
     return PreparedCorpus(
@@ -353,12 +365,12 @@ def _weighted(config: DataConfig, corpora: Sequence[PreparedCorpus]) -> Sequence
 
 
 def _token_store(
-    config: DataConfig, found: _Found, split: str, tokenizer: Tokenizer, filtered: _Filtered
+    config: DataConfig, found: _Found, split: str, writing: _Writing, filtered: _Filtered
 ) -> TokenStore:
-    examples = _examples(config, found.corpus, split, tokenizer)
+    examples = _examples(config, found.corpus, split, writing)
     if examples is not None:
         filtered = _UNFILTERED
-    path = _address(found, split, tokenizer, filtered, examples)
+    path = _address(found, split, writing.tokenizer, filtered, examples)
     if cache.has(path):
         return TokenStore(path)
     about = {
@@ -370,7 +382,7 @@ def _token_store(
     return building.build(
         path,
         shards,
-        tokenizer,
+        writing.tokenizer,
         about,
         found.progress,
         config.processes,
@@ -382,15 +394,15 @@ def _token_store(
 
 
 def _stores(
-    config: DataConfig, found: _Found, tokenizer: Tokenizer, filtered: _Filtered
+    config: DataConfig, found: _Found, writing: _Writing, filtered: _Filtered
 ) -> Iterator[tuple[Path, str]]:
     """Where the stores of a corpus are, or will be, and the split of each."""
     corpus = found.corpus
     for split, how in ((corpus.train_split, filtered), (corpus.eval_split, _UNFILTERED)):
         if split != NO_SPLIT:
-            examples = _examples(config, corpus, split, tokenizer)
+            examples = _examples(config, corpus, split, writing)
             how = _UNFILTERED if examples else how
-            yield _address(found, split, tokenizer, how, examples), split
+            yield _address(found, split, writing.tokenizer, how, examples), split
 
 
 def _address(

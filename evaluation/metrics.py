@@ -33,7 +33,8 @@ class Metric(NamedTuple):
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = frozenset(string.punctuation)
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+# A sign belongs to it where nothing is before that it could be taken from: 20-5 ends in 5.
+_NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:\d[\d,]*(?:\.\d+)?|(?<!\w)\.\d+)")
 
 
 def normalised(text: str) -> str:

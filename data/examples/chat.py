@@ -2,14 +2,17 @@
 
 A template is asked again after every message. What an answer adds to the text that asks for it is
 what is learned of it, with whatever ends the turn; so nothing is searched for in the text, and a
-template of which the beginning of a dialogue is no beginning of the whole is refused.
+template of which the beginning of a dialogue is no beginning of the whole is refused. So is an
+answer whose first token is one with the end of what asks for it: a model that is asked has other
+tokens before it than those that it learned from.
 """
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers as tokenizers_library
@@ -23,6 +26,7 @@ from data.tokenizing.published import FOLDER, Published
 from errors import UserError
 
 ASSISTANT = "assistant"
+_SYSTEM = ("system", "developer")
 _TEMPLATE, _TOKENIZER, _CONFIG = "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"
 _FILES = (_TOKENIZER, _CONFIG, _TEMPLATE)
 _PROBE = "What is 12 + 30? It's forty-two."  # text whose ids tell tokenizers apart
@@ -90,7 +94,11 @@ def _check_ids(tokenizer: Tokenizer, found: Files, path: str) -> None:
             "be read: copy it again"
         ) from error
     ids = made.encode(_PROBE, add_special_tokens=False).ids
-    if tokenizers.decode(tokenizer, ids).strip() != _PROBE:
+    same = ids == tokenizer.encode_batch([_PROBE])[0].tolist()
+    if same and isinstance(tokenizer, ByteLevelTokenizer):
+        ends = (tokenizer.bos_id, tokenizer.eos_id)
+        same = all(made.id_to_token(i) == tokenizer.spelling(i) for i in ends)
+    if not same:
         raise UserError(
             f"the chat template of config.data.tokenizer={path!r} comes with another tokenizer: "
             "give that tokenizer, or config.data.chat_template=FILE.jinja"
@@ -113,8 +121,31 @@ def _published(path: str) -> Files | None:
 
 
 def identity(files: Files) -> str:
-    """Names a template, and what spells its specials."""
-    return cache.key(**{name: content.hex() for name, content in files.items()})
+    """Names a template, what spells its specials, and what runs it."""
+    parts = {name: content.hex() for name, content in files.items()}
+    return cache.key(**parts, jinja=importlib.metadata.version("jinja2"))
+
+
+def later(messages: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    """A dialogue without its first turn: it begins with what the user says next, after the system's
+    message if there is one. Empty where the user says nothing more.
+    """
+    head = int(bool(messages) and messages[0]["role"] in _SYSTEM)
+    begins = [i for i, one in enumerate(messages) if i > head and one["role"] == "user"]
+    return messages[:head] + messages[begins[0] :] if begins else ()
+
+
+class Span(NamedTuple):
+    """What is learned of an answer.
+
+    Attributes:
+      message: its number, from 1.
+      begin, end: in the text of the dialogue, in characters.
+    """
+
+    message: int
+    begin: int
+    end: int
 
 
 class Chat:
@@ -152,14 +183,26 @@ class Chat:
         """
         text, spans = self.spans(messages)
         ids, starts = self._published.placed(text)
+        found = self._published.spelled(ids.tolist())
+        # White space beside a special is the decoder's own in some kinds of tokenizers.
+        if "".join(found.split()) != "".join(text.split()):
+            raise ValueError("the tokenizer loses text of it: use a lossless byte-level tokenizer")
         learned = np.zeros(len(ids), np.bool_)
-        for begin, end in spans:
+        for message, begin, end in spans:
+            asked = self._published.rendered(text[:begin])
+            if ids[: len(asked)].tolist() != asked:
+                raise ValueError(
+                    f"the beginning of message {message} is one token with the end of what asks "
+                    "for it, so that a model that is asked would go on from other tokens: take "
+                    "white space from where it begins, or from the end of what the chat template "
+                    "asks with"
+                )
             learned |= (starts >= begin) & (starts < end)
         learned[:1] = False
         return ids, learned
 
-    def spans(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a dialogue, and where in it what is learned begins and ends, in characters.
+    def spans(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[Span]]:
+        """The text of a dialogue, and where in it is what is learned.
 
         Raises:
           ValueError: as of `render`.
@@ -179,7 +222,7 @@ class Chat:
                         "is learned: give config.data.chat_template one that only adds"
                     )
             if asks:
-                spans.append((len(before), len(whole)))
+                spans.append(Span(n, len(before), len(whole)))
             so_far = whole
         return so_far, spans
 

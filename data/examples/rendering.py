@@ -18,9 +18,7 @@ from data.tasks.task import Dialogue, Example, Pair, Record, Task
 from data.tokenizer import Tokenizer
 from errors import UserError
 
-VERSION = (
-    1  # part of a store's address: raise it when other tokens, or other bits, come of a record
-)
+VERSION = 2  # part of a store's address: raise it when other examples come of the same records
 
 # How what is left out, or changed, is counted.
 PAIRS = "pairs"
@@ -36,8 +34,9 @@ class Making:
     Attributes:
       task: see tasks.find.
       length: positions of a row (T), in which an example lies whole.
-      too_long: what becomes of one that does not fit: "drop", or "cut", on the side of the prompt.
-      limit: examples of each label, at most; 0 is all.
+      too_long: what becomes of one that does not fit: "drop", or "cut", on the side of the prompt;
+        of a dialogue whole turns go.
+      limit: examples, at most, as many of each label as of another; 0 is all.
       chat: a folder with a chat template and what spells its specials, where the task needs one.
     """
 
@@ -121,16 +120,25 @@ class Renderer:
             if not fits:
                 left = []
                 if self._making.too_long == "cut":
-                    left = made_of.fitted(
-                        unit.sequences,
-                        self._making.length,
-                        self._tokenizer.bos_id,
-                        self._tokenizer.token_bytes,
-                    )
+                    left = self._shortened(document, made, unit)
                 counts[CUT if left else TOO_LONG] += 1
             if left:
                 counts[PAIRS] += len(left) == 2
                 yield unit._replace(sequences=left)
+
+    def _shortened(self, document: Document, made: Any, unit: Unit) -> list[Made]:
+        """What is left of a unit so that it fits; nothing where that cannot be."""
+        tokenizer, length = self._tokenizer, self._making.length
+        if not isinstance(made, Dialogue):
+            return made_of.fitted(unit.sequences, length, tokenizer.bos_id, tokenizer.token_bytes)
+        messages = made.messages
+        while messages := chat.later(messages):
+            if all(one["role"] != chat.ASSISTANT for one in messages):
+                break  # after the last answer there is nothing to learn
+            sequence = self._dialogue(document, Dialogue(messages))
+            if sequence.positions <= length:
+                return [sequence]
+        return []
 
     def _unit(self, document: Document, made: Any, parts: list[np.ndarray]) -> Unit:
         label = 0

@@ -10,7 +10,9 @@ import hashlib
 import importlib
 from pathlib import Path
 
+from data.documents import line_of
 from data.tasks.task import Task
+from errors import UserError
 
 _NOT_TASKS = ("__init__", "task")
 
@@ -22,7 +24,8 @@ def names() -> list[str]:
 
 
 def identity(text: str) -> str:
-    """Names what a task makes of records: another program may make other examples of them."""
+    """Names what a task makes of records: another program may make other examples of them. That
+    is its one file, without what it imports."""
     file = Path(__file__).parent / f"{text.partition(':')[0]}.py"
     return f"{text} {hashlib.sha256(file.read_bytes()).hexdigest()[:32]}"
 
@@ -35,11 +38,24 @@ def find(text: str) -> Task:
 
     Raises:
       ValueError: there is none, or it knows no such argument; one line says which there are.
+      UserError: its file is no program, or makes no task.
     """
     name, _, argument = text.partition(":")
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1) or names()
         raise ValueError(f"task={text!r}: no such task; there is {', '.join(near)}")
-    made = importlib.import_module(f"data.tasks.{name}").task(argument)
-    assert isinstance(made, Task)
+    file = f"data/tasks/{name}.py"
+    try:
+        make = importlib.import_module(f"data.tasks.{name}").task
+    except Exception as error:  # a task is a program that anybody writes
+        where = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(
+            f"{file}{where} is no task ({line_of(error)}): give it a function task(argument) that "
+            "returns a Task"
+        ) from error
+    made = make(argument)
+    if not isinstance(made, Task):
+        raise UserError(
+            f"{file}: task({argument!r}) returns a {type(made).__name__}, not a Task: correct it"
+        )
     return made

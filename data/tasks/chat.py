@@ -1,7 +1,7 @@
 """Dialogues of a user and an assistant, as the tokenizer's chat template writes them.
 
-Records: {"messages": [{"role", "content"}, ...]}; those in which the assistant says nothing are
-left out.
+Records: {"messages": [{"role", "content"}, ...]}; those in which the assistant says nothing, once
+or ever, are left out.
 """
 
 from data.tasks.task import Dialogue, Record, Task
@@ -16,5 +16,6 @@ def task(argument: str) -> Task:
 
 def _fields(record: Record) -> Dialogue | None:
     messages = tuple(record["messages"])
-    answers = (one["content"] for one in messages if one["role"] == "assistant")
-    return Dialogue(messages) if all(answer.strip() for answer in answers) else None
+    answers = [one["content"] for one in messages if one["role"] == "assistant"]
+    said = answers and all(answer.strip() for answer in answers)
+    return Dialogue(messages) if said else None

@@ -2,6 +2,7 @@
 chats look, which ids end a text."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ class Published:
         assert self._tokenizer is not None  # or there would be no template
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """The text of ids, that of specials too; white space at its ends may be missing."""
+        assert self._tokenizer is not None
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def placed(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """What `rendered` gives, and where each token begins.

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data import sources, tasks
 from data.config import Corpus
 from data.documents import Document, Progress
-from data.examples import chat, rendering
+from data.examples import chat, limits, rendering
 from data.examples.chat import Chat
-from data.sources.splits import hash_of
 from data.tasks.task import Dialogue, Example, Pair
 from data.tokenizer import Tokenizer
 from errors import UserError
@@ -109,14 +110,10 @@ def _chosen(found: Sequence[tuple[Document, Any, int]], examples: int) -> list[i
     """Places of those that are chosen, in order."""
     if not examples or examples >= len(found):
         return list(range(len(found)))
-    turns: dict[int, int] = {}
-    ranked = []
-    places = sorted(range(len(found)), key=lambda i: (hash_of(f"judge {found[i][0].id}"), i))
-    for place in places:
-        label = found[place][2]
-        turn = turns[label] = turns.get(label, 0) + 1
-        ranked.append((turn, hash_of(f"label {label}"), place))
-    return sorted(place for _, _, place in sorted(ranked)[:examples])
+    names = [document.id for document, _, _ in found]
+    labels = np.array([label for _, _, label in found])
+    stays = limits.chosen(names, labels, examples, purpose="judge")
+    return list(map(int, np.flatnonzero(stays)))
 
 
 def _chat(how: Reading) -> Chat:

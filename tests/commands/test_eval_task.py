@@ -89,6 +89,7 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
         (["--task=clinc15"], "--task='clinc15': no such task; there is clinc150"),
         (["--task=clinc150:x"], "it takes no argument"),
         (["--examples=3"], "--examples is of a task: give --task too"),
+        (["--too_long=refuse"], "--too_long is of a task: give --task too"),
         (["--task=clinc150", "--stride=3"], "--stride is of plain text"),
         (["--task=clinc150", "--source=files:{}/none*.gz"], "none*.gz"),
         (["--task=clinc150", "--source=files:{}/*.gz", "--split=x*"], "no file of "),

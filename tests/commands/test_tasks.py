@@ -169,3 +169,55 @@ def test_what_learned_dialogues_can_be_chatted_with(podium: Commands, tmp_path: 
     assert json.loads(said.stdout)["prompt"] == "hello"
     refused = podium("generate.py", f"--workdir={base}", "--chat", "--prompt=hello")
     assert refused.returncode == 2 and "no chat template" in refused.stderr
+
+
+@pytest.mark.slow
+def test_dialogues_are_resumed_and_judged_as_the_run_wrote_them(
+    podium: Commands, tmp_path: Path
+) -> None:
+    """By a template of its own, which is gone when it is judged again; only adapters move."""
+    base, template = tmp_path / "base", tmp_path / "t.jinja"
+    template.write_text(Path("data/examples/turns.jinja").read_text())
+    of_base = ("--config.data.tokenizer=bpe", "--config.data.tokenizer_vocab_size=258")
+    few = ("--config.train.steps=2", "--config.model.max_length=512")
+    done = podium("train.py", "--config=configs/tiny.py", f"--workdir={base}", *of_base, *few)
+    assert done.returncode == 0, done.stderr
+    records = [
+        {"instruction": f"Say {i}.", "instances": [{"input": "", "output": f"{i} {i}"}]}
+        for i in range(60)
+    ]
+    source = write(tmp_path / "records", train=records[:50], val=records[50:])
+    run = (
+        *("train.py", "--config=configs/chat.py:tiny", source),
+        *(f"--config.train.start_from={base}", f"--config.data.chat_template={template}"),
+        *("--config.data.task=instructions:chat", "--config.data.train_split=train.jsonl"),
+        *("--config.data.eval_split=val.jsonl", "--config.checkpoint.every=2"),
+        *(
+            "--config.evaluation.examples=2",
+            "--config.train.steps=6",
+            "--config.evaluation.every=3",
+        ),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = podium(*run, f"--workdir={whole}")
+    assert done.returncode == 0, done.stderr
+    process = podium.start(*run, f"--workdir={killed}")
+    path = killed / "metrics.jsonl"
+    wait_for(lambda: path.exists() and path.read_text().count("\n") > 3, process)
+    process.kill()
+    process.communicate()
+    again = podium(*run, f"--workdir={killed}")
+    assert again.returncode == 0, again.stderr
+    assert_same_run(killed, whole, step=6)
+
+    template.unlink()
+    judge = ("eval.py", f"--workdir={whole}", "--task=instructions:chat", "--examples=2")
+    judged = podium(*judge, f"--out={tmp_path / 'answers'}")
+    assert judged.returncode == 0, judged.stderr
+    found = json.loads(judged.stdout.splitlines()[-1])
+    lines = [line for line in metrics(whole) if "task/instructions:chat/rouge1" in line]
+    assert [line["step"] for line in lines] == [3, 6]
+    for name in ("rouge1", "rougeL"):
+        assert found[name] == pytest.approx(lines[-1][f"task/instructions:chat/{name}"], abs=1e-3)
+    answers = [json.loads(text) for text in (tmp_path / "answers").read_text().splitlines()]
+    assert all(one["inputs"].endswith("\nassistant:") for one in answers) and len(answers) == 2

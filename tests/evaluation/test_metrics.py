@@ -70,6 +70,24 @@ def test_the_last_number():
     assert found["last_number"].value == 50
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (".5", 0.5),
+        ("so -.5", -0.5),
+        ("20-5", 5),
+        ("x-5", 5),
+        ("(3+4)-5", 5),
+        ("20 - -5", -5),
+        ("a year, 2020-05", 5),
+        ("$-5.", -5),
+        ("it is.5", 5),
+    ],
+)
+def test_signs_and_points(text: str, number: float) -> None:
+    assert last_number(text) == number
+
+
 def test_bleu_and_chrf_are_the_librarys():
     stripped = [a.strip() for a in ANSWERS]
     bleu, chrf = (

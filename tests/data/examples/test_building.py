@@ -7,7 +7,8 @@ import pytest
 from data import building, chunks
 from data.examples.chat import files_of
 from data.examples.rendering import Making
-from data.tokenizer import ByteLevelTokenizer, train_bpe
+from data.store import TokenStore
+from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, train_bpe
 from errors import UserError
 from tests.data.examples.test_chat import TEMPLATE, TURNS, messages
 from tests.data.shards import Records
@@ -27,7 +28,8 @@ def test_killed_and_in_several_processes(
 ) -> None:
     (tmp_path / "t.jinja").write_text(TEMPLATE)
     files = files_of(tokenizer, "bpe", str(tmp_path / "t.jinja"))
-    making = Making("chat", 50, "cut", limit=700)  # four turns are cut, six are left out
+    # Of four turns and of six the last two fit; the others' two are longer.
+    making = Making("chat", 28, "cut", limit=700)
 
     def build(name: str, shards: list[Records], processes: int) -> dict[str, str]:
         built = building.build(
@@ -35,7 +37,7 @@ def test_killed_and_in_several_processes(
         )
         counts = built.manifest["counts"]
         assert counts["documents read"] == 1500 and built.n_documents == 700
-        assert {counts[name] for name in ("cut: too long", "dropped: too long")} == {500}
+        assert (counts["cut: too long"], counts["dropped: too long"]) == (1000, 500)
         return content(built.path)
 
     one = build("one", [Records(RECORDS)], 1)
@@ -48,6 +50,22 @@ def test_killed_and_in_several_processes(
         build("two", shards, 2)
     assert not kill.exists() and not (tmp_path / "two").exists()
     assert build("two", shards, 2) == one
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "extend", "remove"])
+def test_damage_to_what_is_learned_is_refused(tmp_path: Path, how: str) -> None:
+    records = [{"question": f"{i} + {i}", "answer": str(2 * i)} for i in range(300)]
+    path = tmp_path / "store"
+    building.build(path, [Records(records)], ByteTokenizer(), {}, making=Making("gsm8k", 64))
+    file = path / "learned-00000.bin"
+    content = bytearray(file.read_bytes())
+    content[0] ^= how == "flip"
+    half = content[: len(content) // 2]
+    file.write_bytes({"truncate": half, "extend": content + b"1"}.get(how, content))
+    if how == "remove":
+        file.unlink()
+    with pytest.raises(UserError, match=rf"^{file} is .*: build it again by .*\Z"):
+        TokenStore(path)
 
 
 def test_the_chunks_do_not_show_in_the_store(

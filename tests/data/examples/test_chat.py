@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from data.examples import chat
 from data.examples.chat import Chat, files_of
 from data.examples.rendering import Making
 from data.preparation import prepare
-from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, load, train_bpe
+from data.tasks import chat as task_of_chats
+from data.tasks.task import Dialogue
+from data.tokenizer import ByteLevelTokenizer, ByteTokenizer, decode, load, train_bpe, train_unigram
 from errors import UserError
 from tests.data.shards import Records
 
@@ -25,11 +28,11 @@ TEMPLATE = (
 )
 TURNS = [
     ("user", "What is néw?"),
-    ("assistant", "  Much, <b>and</b>\n\nmore."),
+    ("assistant", "Much, <b>and</b>\n\nmore."),
     ("user", "Say <assistant>\nno"),  # what the template writes is also what people write
     ("assistant", "no"),
     ("user", "And now?"),
-    ("assistant", "\nBye"),
+    ("assistant", "Bye"),
 ]
 
 
@@ -77,6 +80,59 @@ def test_three_turns(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
     assert learned.tolist() == reference(tokenizer, ids.tolist())
     assert (ids[learned] == tokenizer.eos_id).sum() == 3  # all three answers learn to end
     assert not learned[0] and 0 < learned.sum() < learned.size
+
+
+PLAIN = (Path(chat.__file__).parent / "turns.jinja").read_text()  # of configs/chat.py:tiny
+
+
+@pytest.mark.parametrize("source", [TEMPLATE, PLAIN])
+@pytest.mark.parametrize("train", [train_bpe, train_unigram])
+def test_answers_go_on_from_the_tokens_that_ask_for_them(
+    tmp_path: Path, train: Callable[..., ByteLevelTokenizer], source: str
+) -> None:
+    """A model that is asked has before it what was before each answer that it learned, and all of
+    the answer is learned: " the", too, which is one token."""
+    text = "user: What is it?\nassistant: the moon and the sea\n<user>\n<assistant>\n Bye " * 20
+    trained = train([text], 330)
+    tokenizer = ByteLevelTokenizer(trained.serialized, "here")
+    turns = [*TURNS, ("user", "What is it?"), ("assistant", "the moon")]
+    if source == PLAIN:  # the line end of the other would be one token with such white space
+        turns += [("user", ""), ("assistant", "  the sea"), ("user", ""), ("assistant", "\n\nBye")]
+    dialogue = messages(turns)
+    talk = made(tmp_path, tokenizer, source)
+    ids, learned = talk.render(dialogue)
+    counted = 0
+    for n in range(1, len(dialogue), 2):
+        _, asked = talk.asked(dialogue[:n])
+        _, end = talk.asked(dialogue[: n + 1])  # what follows the answer, and asks for another
+        answer = ids[len(asked) :][learned[len(asked) :].cumprod().astype(bool)].tolist()
+        assert ids[: len(asked)].tolist() == asked and not learned[len(asked) - 1]
+        assert end[: len(asked) + len(answer)] == [*asked, *answer] and tokenizer.eos_id in answer
+        said = decode(tokenizer, answer[: answer.index(tokenizer.eos_id)])
+        assert said.removeprefix(" " if source == PLAIN else "") == dialogue[n]["content"]
+        counted += len(answer)
+    assert learned.sum() == counted
+
+
+@pytest.mark.parametrize(
+    ("source", "answer"),
+    [(PLAIN.replace("'assistant:'", "'assistant: '"), "the moon"), (TEMPLATE, "\n\nthe moon")],
+)
+def test_an_answer_that_begins_within_a_token_is_refused(
+    tmp_path: Path, source: str, answer: str
+) -> None:
+    text = "user: What is it?\nassistant: the moon and the sea <assistant>\n\n\nthe "
+    trained = train_bpe([text * 20], 330)
+    spaced = ByteLevelTokenizer(trained.serialized, "here")
+    files = files_of(spaced, "bpe", template(tmp_path, source))
+    records = [{"messages": list(messages([("user", "What is it?"), ("assistant", answer)]))}]
+    with pytest.raises(UserError) as caught:
+        building.build(
+            tmp_path / "s", [Records(records)], spaced, {}, making=Making("chat", 99), chat=files
+        )
+    assert "'r0' is no example of task 'chat' (the beginning of message 2 is one token" in str(
+        caught.value
+    )
 
 
 def test_a_store_of_dialogues(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
@@ -129,7 +185,30 @@ def test_a_template_that_tells_nothing_is_refused(
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_nothing_that_is_learned_is_refused(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+def test_lost_text_is_refused(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+    """As a tokenizer does that composes characters."""
+    made(tmp_path, tokenizer)
+    folder = tmp_path / "chat"
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "NFC"}}))
+    talk = Chat(folder)
+    composed, apart = (
+        messages([("user", "What is n\u00e9w?"), ("assistant", f"{said} Bye")])
+        for said in ("\u00e9", "e\u0301")
+    )
+    assert talk.render(composed)[1].any()
+    with pytest.raises(ValueError, match="the tokenizer loses text of it: use a"):
+        talk.render(messages([("user", "Who?"), ("assistant", "ne\u0301w")]))
+    with pytest.raises(ValueError, match="the tokenizer loses text"):
+        talk.render(apart)
+
+
+def test_nothing_that_is_learned_is_refused(
+    tmp_path: Path, tokenizer: ByteLevelTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        task_of_chats, "_fields", lambda record: Dialogue(tuple(record["messages"]))
+    )
     files = files_of(tokenizer, "bpe", template(tmp_path))
     records = [{"messages": list(messages(TURNS[:1]))}]
     with pytest.raises(UserError, match="nothing of it is learned: no message of the assistant"):
@@ -138,14 +217,15 @@ def test_nothing_that_is_learned_is_refused(tmp_path: Path, tokenizer: ByteLevel
         )
 
 
-def test_too_long_dialogues_are_cut_before_their_first_answer(
-    tmp_path: Path, tokenizer: ByteLevelTokenizer
-) -> None:
-    files = files_of(tokenizer, "bpe", template(tmp_path))
-    records = [{"messages": list(messages([("user", "What is new? " * 9), ("assistant", "Bye")]))}]
+def test_too_long_dialogues_lose_whole_turns(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
+    """What is left is what the template writes of the later turns, after the system's message."""
+    files, talk = files_of(tokenizer, "bpe", template(tmp_path)), made(tmp_path, tokenizer)
+    system = ("system", "Be kind.")
+    records = [{"messages": list(messages([system, *TURNS, ("user", "Ho?")]))}]
+    kept = [talk.render(messages([system, *TURNS[n:], ("user", "Ho?")])) for n in (0, 2, 4)]
 
     def build(length: int) -> tuple[list[int], list[bool]]:
-        made = building.build(
+        built = building.build(
             tmp_path / f"{length}",
             [Records(records)],
             tokenizer,
@@ -153,11 +233,14 @@ def test_too_long_dialogues_are_cut_before_their_first_answer(
             making=Making("chat", length, "cut"),
             chat=files,
         )
-        return made.read(0, made.n_tokens).tolist(), made.learned(0, made.n_tokens).tolist()
+        assert built.manifest["counts"].get("cut: too long", 0) == (length < kept[0][0].size - 1)
+        return built.read(0, built.n_tokens).tolist(), built.learned(0, built.n_tokens).tolist()
 
-    ids, learned = build(400)
-    fewer, cut = build(len(ids) - 1 - 10)
-    assert fewer == [ids[0], *ids[11:]] and cut == [learned[0], *learned[11:]]
+    for (ids, learned), before in zip(kept, (None, *kept), strict=False):
+        for length in (ids.size - 1, before[0].size - 2 if before else 999):
+            assert build(length) == (ids.tolist(), learned.tolist())
+    with pytest.raises(UserError, match=r"all 1 are left out \(too long 1\)"):
+        build(kept[-1][0].size - 2)
 
 
 def test_what_a_template_needs(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
@@ -190,6 +273,17 @@ def test_a_template_is_found_beside_a_tokenizer(
     other = train_bpe(["quite other text, of other letters " * 20], 330)
     with pytest.raises(UserError, match="comes with another tokenizer"):
         files_of(other, path, "")
+    swapped = json.loads(tokenizer.serialized)
+    for one, i in zip(swapped["added_tokens"], (1, 0), strict=True):
+        one["content"] = tokenizer.spelling(i)
+        swapped["model"]["vocab"][tokenizer.spelling(i)] = one["id"]
+    (tmp_path / "hf" / "tokenizer.json").write_text(json.dumps(swapped))
+    with pytest.raises(UserError, match="comes with another tokenizer"):
+        files_of(tokenizer, path, "")
+    more = train_bpe(["quite other text, " * 20], 400)  # all bytes are in it, and other merges
+    (tmp_path / "hf" / "tokenizer.json").write_text(more.serialized)
+    with pytest.raises(UserError, match="comes with another tokenizer"):
+        files_of(tokenizer, path, "")
 
 
 def test_the_date_in_a_template_is_fixed(tmp_path: Path, tokenizer: ByteLevelTokenizer) -> None:
@@ -240,5 +334,7 @@ def test_smollm2(tmp_path: Path) -> None:
     end = [tokenizer.eos_id, *map(int, tokenizer.encode_inner(["\n"])[0])]
     answers = [[*map(int, tokenizer.encode_inner([t])[0]), *end] for t in ("Paris.", "Rome, ö.")]
     assert ids[learned].tolist() == [i for answer in answers for i in answer]
+    with pytest.raises(ValueError, match="the beginning of message 2 is one token with the end"):
+        Chat(tmp_path).render(messages([("user", "What?"), ("assistant", "\n\nRome.")]))
     runs = np.flatnonzero(np.diff(learned.astype(int)) == 1) + 1
     assert [ids[r : r + len(a)].tolist() for r, a in zip(runs, answers, strict=True)] == answers

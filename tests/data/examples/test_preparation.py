@@ -1,6 +1,8 @@
 """Tasks in a config: what is left open is the task's own, and what cannot be is one line."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data import tasks
 from data.config import CorpusConfig, DataConfig, StageConfig
 from data.examples.rates import RatesConfig
 from data.filters.config import FilterConfig
@@ -28,6 +31,28 @@ def folder(tmp_path: Path) -> Folder:
         for split, records in (("train", train), ("val", val)):
             (made / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
         return made
+
+    return write
+
+
+@pytest.fixture
+def task_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """task_file(answer) -> the name of a task, whose file has that expression for targets."""
+    home = tmp_path / "tasks"
+    home.mkdir()
+    monkeypatch.setattr(tasks, "__file__", str(home / "__init__.py"))
+    monkeypatch.setattr(tasks, "__path__", [str(home)])
+
+    def write(answer: str) -> str:
+        (home / "own.py").write_text(
+            "from data.tasks.task import Example, Task\n"
+            "def task(argument):\n"
+            f"    fields = lambda record: Example(record['question'], {answer})\n"
+            "    return Task(source='files:x', fields=fields)\n"
+        )
+        monkeypatch.delitem(sys.modules, "data.tasks.own", raising=False)
+        importlib.invalidate_caches()
+        return "own"
 
     return write
 
@@ -120,6 +145,51 @@ def test_too_long_and_limit_name_other_stores(folder: Folder) -> None:
     assert prepare_split(made_of(**values, limit=5), None, usual.tokenizer)[0]["text"].n_documents
     assert usual.gzip_bits_per_byte == 0
     json.dumps(usual.description(made_of(**values)))
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe"])
+def test_an_edited_task_names_other_products(
+    folder: Folder, task_file: Callable[[str], str], kind: str
+) -> None:
+    """The store, and what the tokenizer is trained on; the task as it was finds its own again."""
+    where = folder("own", questions(40), questions(4))
+
+    def train() -> Prepared:
+        values = {"source": f"files:{where}/*.jsonl", "tokenizer_vocab_size": 300}
+        splits = {"train_split": "train.jsonl", "eval_split": "val.jsonl"}
+        return prepare(made_of(task="own", tokenizer=kind, **values, **splits))
+
+    found = []
+    for answer in ("' so'", "' quite quite other'", "' so'"):
+        task_file(answer)
+        found.append(train())
+    first, other, again = (one.corpora[0].train for one in found)
+    assert first.path == again.path != other.path
+    assert first.n_bytes < other.n_bytes
+    known = [one.tokenizer.fingerprint for one in found]
+    assert known[0] == known[2] and (known[0] == known[1]) == (kind == "byte")
+
+
+def test_decontamination_is_by_the_task_that_is_evaluated(folder: Folder) -> None:
+    """Two tasks of one file have other texts of it, one after the other."""
+    captions = [{"en": f"one {i}", "de": f"ein {i} haus am see", "fr": f"un {i}"} for i in range(9)]
+    where = folder("captions", captions, captions[:3])
+    texts = folder("texts", [{"text": "who knows: ein 2 haus am see"}, {"text": "x"}], [])
+    splits: dict[str, Any] = {"train_split": "train.jsonl", "eval_split": "val.jsonl"}
+
+    def kept(task: str) -> int:
+        config = made_of(
+            mixture={
+                "task": CorpusConfig(task=task, source=f"files:{where}/*.jsonl", **splits),
+                "text": CorpusConfig(
+                    source=f"files:{texts}/*.jsonl", train_split="train.jsonl", eval_split="none"
+                ),
+            },
+            filters=FilterConfig(decontaminate=4),
+        )
+        return prepare(config).corpora[1].train.n_documents
+
+    assert [kept(f"multi30k:{pair}") for pair in ("en-fr", "en-de", "en-fr")] == [2, 1, 2]
 
 
 def test_rates_mix_examples(folder: Folder) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from data import tasks
 from data.tasks.task import Dialogue, Example, Pair
+from errors import UserError
 
 ASSETS = os.environ.get("PODIUM_ASSETS")
 
@@ -30,6 +32,39 @@ def test_an_unknown_task_names_the_nearest() -> None:
 def test_an_argument_that_a_task_does_not_take_is_refused() -> None:
     with pytest.raises(ValueError, match="takes no argument"):
         tasks.find("clinc150:val")
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("def task(argument):\n    return (\n", r"data/tasks/own\.py line 2 is no task \('\(' was"),
+        (
+            "fields = 3\n",
+            r"data/tasks/own\.py is no task \(module .* has no attribute 'task'\): gi",
+        ),
+        ("import nothing_like_it\n", r"data/tasks/own\.py is no task \(No module named 'nothing_"),
+        ("def task(argument):\n    pass\n", r"data/tasks/own\.py: task\(''\) returns a NoneType"),
+    ],
+)
+def test_a_file_that_is_no_task_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, says: str
+) -> None:
+    (tmp_path / "own.py").write_text(program)
+    monkeypatch.setattr(tasks, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(tasks, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "data.tasks.own", raising=False)
+    with pytest.raises(UserError, match=f"^{says}"):
+        tasks.find("own")
+    sys.modules.pop("data.tasks.own", None)
+
+
+def test_dialogues_without_an_answer_are_left_out() -> None:
+    fields = tasks.find("chat").fields
+    asked = {"role": "user", "content": "Hi"}
+    said, silent = ({"role": "assistant", "content": text} for text in ("Ho", " "))
+    assert fields({"messages": [asked]}) is None and fields({"messages": []}) is None
+    assert fields({"messages": [asked, said, asked, silent]}) is None
+    assert fields({"messages": [asked, said]}) == Dialogue((asked, said))
 
 
 def test_every_task_can_be_found() -> None:
