@@ -56,6 +56,7 @@ def test_killed_it_goes_on_as_if_it_had_not_been(
     assert_same_run(workdir, whole)
 
 
+@pytest.mark.slow
 def test_what_is_ahead_may_change_and_what_is_past_may_not(
     podium: Commands, whole: Path, tmp_path: Path
 ) -> None:

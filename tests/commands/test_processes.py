@@ -165,6 +165,7 @@ def test_an_error_on_one_ends_both(podium: Commands, tmp_path, which):
     assert f"error: process {which}: RuntimeError: a fault" in errors(ended[1 - which])
 
 
+@pytest.mark.slow
 def test_a_hang_names_who_is_behind_and_where(podium: Commands, tmp_path):
     args = [FAULTY, *podium.train(tmp_path / "run", *LONG, "--config.watch.step=6")[1:]]
     pair = podium.pair(args, env=[{"FAULT": "hang:5:1"}] * 2)

@@ -68,6 +68,7 @@ def test_in_the_loop_the_step_is_saved_and_the_run_goes_on(
     assert_same_run(workdir, finished)
 
 
+@pytest.mark.slow
 def test_in_an_evaluation_the_step_before_it_is_saved(podium: Commands, tmp_path):
     workdir = tmp_path / "run"
     args = podium.train(

@@ -140,6 +140,7 @@ def test_it_is_evaluated_generates_and_is_merged(podium: Commands, base, tuned, 
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_adapters_for_another_model_are_refused(podium: Commands, base, tuned, tmp_path):
     """What it began with is gone from where it was, and another is there."""
     source, workdir = tmp_path / "source", tmp_path / "run"

@@ -15,6 +15,7 @@ from model.families.hf_config import HfConfig
 from tests.conversion.models import LLAMA
 
 
+@pytest.mark.slow
 def test_the_largest_difference(monkeypatch, tmp_path):
     config = FAMILIES["llama"].from_hf(HfConfig(LLAMA))
     outline = parameters.outline(config)

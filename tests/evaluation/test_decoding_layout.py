@@ -39,6 +39,7 @@ def text(trained) -> list[int]:
     return list(generator([256, 65], max_tokens=20, seed=3))
 
 
+@pytest.mark.slow
 def test_no_mesh_is_the_one_made_for_decoding(saved, capsys):
     workdir, params = saved
     trained = load(workdir, None, None, rows=None)

@@ -72,6 +72,7 @@ def test_same_on_any_mesh_and_batch_size(split, sizes, rows):
     assert np.isfinite(other["loss"])
 
 
+@pytest.mark.slow
 def test_same_along_context(split):
     one, other = measure(split, (1, 1, 1), 8), measure(split, (1, 2, 1), 8, context=4)
     assert other == pytest.approx(one, rel=1e-6)

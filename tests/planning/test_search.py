@@ -48,6 +48,7 @@ def test_every_layout_can_be(kind: str) -> None:
         assert dataclasses.replace(one.model, remat=run.model.remat) == run.model
 
 
+@pytest.mark.slow
 def test_the_fastest_that_may_fit_come_first() -> None:
     run = run_of(SMALL, 512, 2048)
     ranked = search.rank(run, V5E)

@@ -44,7 +44,7 @@ def trained(sizes: tuple[tuple[str, int], ...], model: ModelConfig, form: Any) -
     ("sizes", "model", "form"),
     [
         pytest.param(dict(context=8), "plain", "ring", marks=SLOW),  # chunks of one token
-        (dict(context=2, fsdp=2, tensor=2), "kept", "ring"),
+        pytest.param(dict(context=2, fsdp=2, tensor=2), "kept", "ring", marks=SLOW),
         pytest.param(dict(context=2), "learned", "gather", marks=SLOW),
         pytest.param(dict(context=2), "learned", "ring", marks=SLOW),
         pytest.param(dict(context=4), "grouped", "ring", marks=SLOW),
@@ -69,6 +69,7 @@ def test_same_as_one_device(sizes: dict[str, int], model: str, form: Any) -> Non
             np.testing.assert_allclose(value, one[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_on_the_mesh_of_the_run() -> None:
     """A token at a time has no order; the cache lies along `context`, as the text has it."""
 

@@ -182,6 +182,7 @@ def test_no_optimizer_moves_the_biases(name: Any) -> None:
     assert metrics["expert_load_max"] > 1 > metrics["expert_load_min"]
 
 
+@pytest.mark.slow
 def test_muon_makes_each_expert_orthogonal() -> None:
     """One step without momentum or decay; the router is a matrix, too."""
     optimizer = OptimizerConfig(

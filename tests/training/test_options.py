@@ -17,7 +17,7 @@ MESHES = [
     ("pipeline", "fsdp", "tensor"),
     ("fsdp", "expert", "tensor"),
 ]
-ORDINARY = {("gemma3", MESHES[0]), ("gpt_oss", MESHES[3])}
+ORDINARY = {("gemma3", MESHES[0])}
 CASES = [
     pytest.param(
         kind, axes, marks=[] if (kind, axes) in ORDINARY else pytest.mark.slow, id=f"{kind}-{axes}"

@@ -200,6 +200,7 @@ def test_the_compiled_step_holds_neither_gradient_nor_state_of_what_stays():
     assert whole.temp_size_in_bytes - mine.temp_size_in_bytes > 0.9 * blocks
 
 
+@pytest.mark.slow
 def test_what_stays_is_computed_with_as_it_would_be_cast():
     """In bfloat16 the step is given matrices in it, and norms in float32."""
     model = dataclasses.replace(MODEL, dtype="bfloat16", qk_norm=True)
