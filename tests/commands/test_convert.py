@@ -270,6 +270,7 @@ def test_what_was_trained_is_written_as_what_it_was(podium: Commands, model, con
     assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_is_written_with_its_tokenizer(podium: Commands, tmp_path):
     """Trained from nothing, by a tokenizer of Podium's."""
     workdir, out = tmp_path / "run", tmp_path / "out"
@@ -298,6 +299,7 @@ def test_a_run_of_its_own_is_written_with_its_tokenizer(podium: Commands, tmp_pa
         np.testing.assert_array_equal(tensor[rows], found[path][rows])
 
 
+@pytest.mark.slow
 def test_a_run_with_another_tokenizer_than_it_starts_from(podium: Commands, converted, tmp_path):
     """Of what was published it has config.json alone, and draws texts all the same."""
     workdir = tmp_path / "run"

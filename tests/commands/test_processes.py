@@ -177,6 +177,7 @@ def test_a_hang_names_who_is_behind_and_where(podium: Commands, tmp_path):
         assert "faulty.py" in ended.err and "time.sleep(1000)" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "which"),
     [
@@ -200,6 +201,7 @@ def test_a_process_that_is_no_more_heard_of_is_named(podium: Commands, tmp_path,
     pair.kill()
 
 
+@pytest.mark.slow
 def test_one_that_never_comes(podium: Commands, tmp_path):
     args = [*podium.train(tmp_path / "run"), "--join_timeout=8"]
     pair = podium.pair(args, count=3)

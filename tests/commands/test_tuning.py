@@ -92,6 +92,7 @@ def test_killed_it_goes_on_to_the_bit(podium: Commands, base, tuned, tmp_path):
     assert_same_run(workdir, tuned, step=6)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_generates_and_is_merged(podium: Commands, base, tuned, tmp_path):
     final = next(m for m in reversed(metrics(tuned)) if "eval/loss" in m)
     done = podium("eval.py", f"--workdir={tuned}")

@@ -165,6 +165,7 @@ def test_biases_go_up_where_tokens_are_missing() -> None:
     assert nudged(parameters.outline(by_loss), before, load) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["muon", *(pytest.param(name, marks=SLOW) for name in ("adamw", "adafactor", "lion"))]
 )

@@ -36,6 +36,7 @@ def losses(name: str, sizes: SIZES) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_losses_are_those_of_one_device(name: str) -> None:
     np.testing.assert_allclose(losses(name, (2, 2, 2)), losses(name, (1, 1, 1)), rtol=1e-5)

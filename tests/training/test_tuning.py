@@ -96,6 +96,7 @@ def trained(tuning: TuningConfig, layout: MeshConfig | None = None, **how: Any) 
     return metrics, host(state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuning", "layout", "optimizer"),
     [
