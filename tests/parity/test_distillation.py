@@ -97,6 +97,6 @@ def test_loss_and_gradients(
         float(np.abs(ours - other).max() / np.abs(other).max())
         for ours, other in zip(jax.tree.leaves(grads), jax.tree.leaves(trees[2]), strict=True)
     )
-    record_property("numbers", max(differences))
-    record_property("gradients", largest)
+    record_property("numbers", float(max(differences)))
+    record_property("gradients", float(largest))
     assert max(differences) < BOUND and largest < BOUND

@@ -279,7 +279,7 @@ def test_loss_of_every_token(both: Both, record_property: Any) -> None:
         difference = np.abs(ours_BT[row, here] - both.theirs.losses[ids]).max()
         found = max(found, float(difference))
     assert not left
-    record_property("nats of a token", found)
+    record_property("nats of a token", float(found))
     assert found < LOSSES
 
 
@@ -317,10 +317,10 @@ def apart(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float
 def test_gradients(both: Both, record_property: Any) -> None:
     """All at once, and in microbatches of which one has more to learn from than another."""
     ours, loss = learned_from(both, 1)
-    record_property("loss", abs(loss / both.theirs.loss - 1))
+    record_property("loss", float(abs(loss / both.theirs.loss - 1)))
     assert loss == pytest.approx(both.theirs.loss, rel=ACCUMULATED)
     found = largest(ours, flat(both.theirs.gradients))
-    record_property("gradients", found)
+    record_property("gradients", float(found))
     assert found < GRADIENTS
     of_rows = both.batch["weights"].sum(axis=1)
     for accumulation in (2, MICROBATCHES):
@@ -329,5 +329,5 @@ def test_gradients(both: Both, record_property: Any) -> None:
         again, of_parts = learned_from(both, accumulation)
         assert of_parts == pytest.approx(loss, rel=ACCUMULATED)
         found = apart(again, ours)
-        record_property(f"in {accumulation} parts", found)
+        record_property(f"in {accumulation} parts", float(found))
         assert found < ACCUMULATED

@@ -168,6 +168,6 @@ def test_losses_and_gradients(by_trl: tuple[str, Theirs], record_property: Any) 
     largest = 0.0
     for ours, other in zip(jax.tree.leaves(grads), jax.tree.leaves(found.gradients), strict=True):
         largest = max(largest, float(np.abs(ours - other).max() / np.abs(other).max()))
-    record_property("numbers", max(differences))
-    record_property("gradients", largest)
+    record_property("numbers", float(max(differences)))
+    record_property("gradients", float(largest))
     assert max(differences) < BOUND and largest < BOUND
