@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from checkpointing.record import Record
 from conversion import adapters, exporting
+from data.config import DataConfig
 from evaluation.trained import Trained
 from model import adapters as ours_of
 from model import parameters
@@ -21,6 +23,7 @@ from tests.families import config_of, documents, largest_difference, rows, to_pa
 from tests.parity import theirs
 from tests.parity.test_families import batch
 from tests.training.sharded import mesh_of
+from training.config import RunConfig
 from training.fields import flat
 from training.loss import batch_sums
 
@@ -149,10 +152,8 @@ def test_what_is_written_loads_there(both, name, dora, targets, tmp_path):
     """The same tensors, and from them `peft` computes the same to the bit; merged it is near."""
     here = both(name, dora, targets)
     outline = parameters.outline(here.config)
-    record: Any = type("Record", (), {"origin": None})()
-    trained = Trained(
-        type("Run", (), {"model": here.config})(), record, 0, outline, here.params, mesh_of()
-    )
+    run = RunConfig(model=here.config, data=DataConfig(source="python_stdlib", sequence_length=8))
+    trained = Trained(run, Record(run, "stream", "data"), 0, outline, here.params, mesh_of())
     exporting.export_adapters(trained, tmp_path / "out", here.family, "float32")
     written, expected = (
         load_file(folder / adapters.WEIGHTS) for folder in (tmp_path / "out", here.folder)
