@@ -51,7 +51,7 @@ from planning.hardware import memory_here, name_here
 from planning.layout import lay_out
 from reporting import environment, outlook, summary
 from reporting.hardware import peak_flops
-from reporting.metrics import METRICS, MetricsFiles
+from reporting.metrics import METRICS, MetricsFiles, check_fresh
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
@@ -337,8 +337,10 @@ def begin_files(
         return None
     workdir = run.workdir
     workdir.fetch(*METRICS)
+    if start is None:
+        check_fresh(workdir.local)
+    workdir.write_run(now.to_dict())  # first: metrics without it would be those of another run
     files = MetricsFiles(workdir.local, start, say)
-    workdir.write_run(now.to_dict())
     run.data.tokenizer.save(workdir.local / TOKENIZER)
     workdir.publish(TOKENIZER)
     if files_of_chat := chat_files(start_from.data_of(run.config, workdir), run.data.tokenizer):

@@ -36,6 +36,21 @@ EVENTS = "tensorboard/events.out.tfevents.0"  # TensorBoard looks for "tfevents"
 METRICS = (LINES, EVENTS)
 
 
+def check_fresh(workdir: Path) -> None:
+    """Refuses a workdir that holds the metrics of a run, before anything is written there.
+
+    Raises:
+      UserError: it does.
+    """
+    for path in (workdir / LINES, workdir / EVENTS):
+        if path.exists():
+            raise _of_another(path)
+
+
+def _of_another(path: Path) -> UserError:
+    return UserError(f"{path} is of another run: choose another --workdir")
+
+
 class MetricsFiles:
     """Appends to the files of the run in `workdir`. One process of a run opens it.
 
@@ -56,7 +71,7 @@ class MetricsFiles:
         for path, end_of in ((self._path, _end_of_lines), (events, _end_of_events)):
             if path.exists():
                 if resume_step is None:
-                    raise UserError(f"{path} is of another run: choose another --workdir")
+                    raise _of_another(path)
                 os.truncate(path, end_of(path, resume_step))
             elif resume_step:
                 say(f"{path} is missing: it starts anew after step {resume_step}")
