@@ -48,7 +48,7 @@ class Policy(nnx.Module):
           logits [B, T, V + 1], float32 and finite; and the cache, which is None.
         """
         if cache is not None or segment_ids is None:
-            raise NotImplementedError("texts are drawn by reinforcement/rollout.py")
+            raise ValueError("segment_ids are needed and no cache is kept: rollout.py draws texts")
         tokens_BT = jnp.where(segment_ids > 0, tokens_BT, 0)
         logits = jnp.maximum(self.decoder(tokens_BT, positions, segment_ids), _NEVER)
         return jnp.pad(logits, ((0, 0), (0, 0), (0, 1)), constant_values=_NEVER), None

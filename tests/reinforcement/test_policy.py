@@ -57,5 +57,5 @@ def test_what_is_masked_leaves_no_trace_in_gradients():
 
 def test_it_keeps_no_cache():
     policy = Policy(lively(small_config()))
-    with pytest.raises(NotImplementedError, match=r"drawn by reinforcement/rollout"):
+    with pytest.raises(ValueError, match=r"no cache is kept: rollout\.py draws texts"):
         policy(jnp.ones((1, 4), jnp.int32), jnp.arange(4)[None])
