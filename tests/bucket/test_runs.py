@@ -96,6 +96,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(
     assert everything == {str(step) for step in steps(folder)}  # nothing half-written is left
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_gives_the_lease_back(cloud: Commands, folder):
     process = cloud.start(*cloud.train(folder, *LONG))
     wait_for(lambda: lines(folder) > 2, process)
@@ -109,6 +110,7 @@ def test_a_signal_saves_and_gives_the_lease_back(cloud: Commands, folder):
     )
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused(cloud: Commands, folder):
     first = cloud.start(*cloud.train(folder, *LONG))
     wait_for(lambda: lines(folder) > 2, first)

@@ -40,6 +40,7 @@ def test_every_corpus_has_its_loss(whole: Path) -> None:
     assert "Loss of docs, nats a token" in (whole / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_killed_it_goes_on_as_if_it_had_not_been(
     podium: Commands, whole: Path, tmp_path: Path, after: int

@@ -143,6 +143,7 @@ def test_different_versions(podium: Commands, tmp_path):
         assert "jax is " in line and "9.9.9 on process 1" in line
 
 
+@pytest.mark.slow
 def test_a_lock_that_process_0_alone_meets(podium: Commands, tmp_path):
     workdir = tmp_path / "run"
     alone = podium.start(*podium.train(workdir, *LONG))
@@ -154,6 +155,7 @@ def test_a_lock_that_process_0_alone_meets(podium: Commands, tmp_path):
     assert errors(other)[0].startswith("error: process 0: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, pytest.param(1, marks=SLOW)])
 def test_an_error_on_one_ends_both(podium: Commands, tmp_path, which):
     args = [FAULTY, *podium.train(tmp_path / "run", *LONG)[1:]]

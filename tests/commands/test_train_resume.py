@@ -2,6 +2,7 @@
 
 import functools
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -60,3 +61,19 @@ def test_finished_run_stays_as_it_is(podium: Commands, finished):
     again = podium(*podium.train(finished))
     assert again.returncode == 0, again.stderr
     assert metrics(finished) == before
+
+
+@pytest.mark.slow
+def test_killed_before_its_first_line_of_metrics(podium: Commands, finished, tmp_path):
+    """It is its own; a workdir with metrics alone is another's, and is left as it was."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    shutil.copy(finished / "run.json", run)  # what is written first, and before any step
+    done = podium(*podium.train(run))
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run, finished)
+    shutil.copy(finished / "metrics.jsonl", other)
+    refused = podium(*podium.train(other))
+    assert refused.returncode == 2 and "metrics.jsonl is of another run" in refused.stderr
+    assert not (other / "run.json").exists()

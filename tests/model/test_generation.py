@@ -70,9 +70,9 @@ def test_logits_with_cache_equal_logits_without(kind):
     ("kind", "devices"),
     [
         ("gpt2", 2),
-        ("multi_query", 3),
         ("llama", 8),
-        ("mixtral", 8),
+        pytest.param("multi_query", 3, marks=pytest.mark.slow),
+        pytest.param("mixtral", 8, marks=pytest.mark.slow),
         pytest.param("gpt2", 1, marks=pytest.mark.slow),
         pytest.param("deepseek", 2, marks=pytest.mark.slow),
     ],

@@ -115,7 +115,7 @@ def accumulated(microbatches: int) -> Any:
 SLOW = pytest.mark.slow  # eight devices on two cores
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=SLOW), 4])
 def test_accumulation_is_the_large_batch(microbatches: int) -> None:
     """The losses of the router too, however unequally padding falls on the microbatches."""
     found, whole = accumulated(microbatches), accumulated(1)
@@ -233,7 +233,7 @@ def trained(model: ModelConfig, accumulation: int, layout: MeshConfig) -> tuple[
     ("accumulation", "sizes"),
     [
         pytest.param(1, dict(expert=8), marks=SLOW),
-        (2, dict(expert=2, fsdp=2, tensor=2)),
+        pytest.param(2, dict(expert=2, fsdp=2, tensor=2), marks=SLOW),
         pytest.param(1, dict(expert=2, context=2, fsdp=2), marks=SLOW),
         pytest.param(1, dict(expert=4, pipeline=2, rounds=2, microbatches=2), marks=SLOW),
         pytest.param(1, dict(data=2, fsdp=2, tensor=2), marks=SLOW),

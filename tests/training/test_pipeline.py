@@ -258,6 +258,7 @@ def test_the_state_of_other_optimizers_is_told_by_layers(name: Any) -> None:
         assert is_stacked == (in_blocks and leaf.shape[:1] == (8,)), path
 
 
+@pytest.mark.slow
 def test_samples_and_evaluation_see_the_layers_in_depth_order(
     in_rounds: tuple[MeshConfig, Run],
 ) -> None:

@@ -177,6 +177,7 @@ def test_no_gradient_of_a_frozen_weight_is_computed():
     assert some - every == -4 - 1
 
 
+@pytest.mark.slow
 def test_the_compiled_step_holds_neither_gradient_nor_state_of_what_stays():
     model = dataclasses.replace(MODEL, embed_dim=256, head_dim=32, mlp_dim=1024)
 
@@ -217,6 +218,7 @@ def test_what_stays_is_computed_with_as_it_would_be_cast():
     assert float(metrics["loss"]) == float(expected["loss"])  # the same bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["muon", *(pytest.param(name, marks=SLOW) for name in ("adafactor", "lion"))]
 )
