@@ -45,6 +45,11 @@ def stacked(model: Decoder) -> Params:
     return jax.tree.map(lambda a: a[0] == "layers", axes, is_leaf=lambda a: isinstance(a, tuple))
 
 
+def _in_float32(axes: tuple[str, ...]) -> bool:
+    """Whether a parameter with these axes is added, scaled by or routed with in float32."""
+    return not {"norm", "position", "router"}.isdisjoint(axes)
+
+
 def in_compute_dtype(model: Decoder, params: Params) -> Params:
     """The parameters with every matrix in the dtype that it is multiplied in.
 
@@ -56,7 +61,7 @@ def in_compute_dtype(model: Decoder, params: Params) -> Params:
         return params
 
     def cast(axes: tuple[str, ...], param: jax.Array) -> jax.Array:
-        return param if {"norm", "position", "router"} & set(axes) else param.astype(dtype)
+        return param if _in_float32(axes) else param.astype(dtype)
 
     axes = logical_axes(model)
     where = jax.tree.map(lambda param: param.sharding, params)
@@ -73,7 +78,7 @@ def computed_in(model: Decoder) -> Params:
     config = model.config
 
     def dtype(path: tuple[Any, ...], axes: tuple[str, ...]) -> Any:
-        exact = {"norm", "position", "router"} & set(axes) or path[-1].key == "sinks"
+        exact = _in_float32(axes) or path[-1].key == "sinks"
         if path[-1].key == "embedding" and config.positions == "learned":
             exact = True  # they are added in float32
         return jnp.dtype(jnp.float32 if exact else config.dtype)
