@@ -7,7 +7,7 @@ Prints one JSON line last: loss (nats a token), perplexity, bits_per_byte, token
 a mixture also those of each corpus, as "corpora".
 Every token of the split but BOS is predicted exactly once, so the figure depends neither on the
 batch size nor on the mesh. Of a task it prints its metrics, from 0 to 100, each with an interval of
-95 %: docs/judging.md.
+95 %, and of pairs of answers how far the model is from its reference: docs/judging.md.
 """
 
 import signal
@@ -20,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -37,11 +38,14 @@ from data.windows import Windows
 from errors import UserError
 from evaluation.metrics import METRICS
 from evaluation.perplexity import evaluate, make_scorer, together
-from evaluation.tasks.cases import Reading, read
-from evaluation.tasks.judge import Judge, Model, check, write
+from evaluation.tasks import pairs, reference
+from evaluation.tasks.cases import Paired, Reading, read, read_pairs
+from evaluation.tasks.judge import Judge, Judged, Model, check, write
+from evaluation.tasks.pairs import Judged as JudgedPairs
 from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
-from inference.loading import load_run
+from inference.loading import Loaded, load_run
 from reporting.progress import Progress
+from training.objectives.config import PREFERENCES, ObjectiveConfig
 from training.state import shardings_of
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of a run, or gs://BUCKET/FOLDER.")
@@ -64,7 +68,9 @@ STRIDE = flags.DEFINE_integer(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "Windows at a time. Default: the run's.", lower_bound=1
 )
-TASK = flags.DEFINE_string("task", None, "NAME or NAME:ARGUMENT: be judged by this task.")
+TASK = flags.DEFINE_multi_string(
+    "task", [], "NAME or NAME:ARGUMENT: be judged by this task; may be given several times."
+)
 EXAMPLES = flags.DEFINE_integer(
     "examples",
     0,
@@ -74,6 +80,12 @@ EXAMPLES = flags.DEFINE_integer(
 TOO_LONG = flags.DEFINE_enum(
     "too_long", "refuse", ["refuse", "drop"], "With --task: examples longer than the model takes."
 )
+REFERENCE = flags.DEFINE_string(
+    "reference",
+    "",
+    "With a --task of pairs: workdir of what the model is compared with. Default: what the run was "
+    "compared with, if it was.",
+)
 OUT = flags.DEFINE_string("out", None, "With --task: a file for each example's answer, JSON lines.")
 MESH = flags.DEFINE_string(
     "mesh", "fsdp=-1", "Devices along each mesh axis, such as data=2,fsdp=4; -1 is the rest."
@@ -81,29 +93,28 @@ MESH = flags.DEFINE_string(
 
 
 def main(job: commands.Job) -> None:
-    if TASK.value is None:
-        lone = {"examples": EXAMPLES.value, "out": OUT.value}
+    if not TASK.value:
+        lone = {"examples": EXAMPLES.value, "out": OUT.value, "reference": REFERENCE.value}
         lone["too_long"] = flags.FLAGS["too_long"].present
         if given := [name for name, value in lone.items() if value]:
             raise UserError(f"--{given[0]} is of a task: give --task too")
         score_text(job)
     else:
-        judge_task(job, TASK.value)
+        judge_tasks(job, TASK.value)
 
 
-def judge_task(job: commands.Job, name: str) -> None:
-    """Judges a checkpoint by the examples of a task."""
+def judge_tasks(job: commands.Job, names: Sequence[str]) -> None:
+    """Judges a checkpoint by the examples of tasks."""
     of_text = {"text_key": TEXT_KEY, "sequence_length": SEQUENCE_LENGTH, "stride": STRIDE}
     if given := [flag for flag, value in of_text.items() if value.value is not None]:
         raise UserError(f"--{given[0]} is of plain text: a task's examples have none; leave it out")
-    try:
-        task = tasks.find(name)
-        source = SOURCE.value or "python_stdlib"  # which stands for the task's own
-        data = DataConfig(source, sequence_length=2, packing="best_fit", task=name)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    check(name, task)
-    draws = any(METRICS[metric].judge is not None for metric in task.metrics)
+    if OUT.value is not None and len(names) > 1:
+        raise UserError(f"--out is of one task, and {len(names)} are given: judge them one by one")
+    asked = {name: examples_of(name) for name in names}
+    found = [tasks.find(name) for name in asked]
+    if REFERENCE.value and not any(task.pairs for task in found):
+        raise UserError(f"--reference is of pairs, and {names[0]!r} has none: leave it out")
+    draws = any(METRICS[metric].judge is not None for task in found for metric in task.metrics)
     workdir, rows = Workdir(WORKDIR.value), BATCH_SIZE.value or 0
     # A text is drawn token by token: the mesh made for that gathers no weights.
     mesh = None if draws and not flags.FLAGS["mesh"].present else parse_mesh(MESH.value)
@@ -111,8 +122,36 @@ def judge_task(job: commands.Job, name: str) -> None:
     commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
     loaded = load_run(workdir, step, mesh, None if draws else rows, BASE.value)
-    trained = loaded.trained
-    config, job.watch.bounds = trained.config, trained.config.watch
+    job.watch.bounds = loaded.trained.config.watch
+    values = [judge_task(job, name, data, loaded, workdir) for name, data in asked.items()]
+    if jax.process_index() == 0 and len(values) > 1:
+        print(json.dumps({"tasks": len(values), "mean": round(sum(values) / len(values), 4)}))
+        sys.stdout.flush()
+
+
+def examples_of(name: str) -> DataConfig:
+    """The data of a task, as the task says it, or with what the flags change.
+
+    Raises:
+      UserError: there is no such task, or nothing to judge by.
+    """
+    try:
+        task = tasks.find(name)
+        source = SOURCE.value or "python_stdlib"  # which stands for the task's own
+        data = DataConfig(source, sequence_length=2, packing="best_fit", task=name)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    if not task.pairs:
+        check(name, task)
+    return data
+
+
+def judge_task(
+    job: commands.Job, name: str, data: DataConfig, loaded: Loaded, workdir: Workdir
+) -> float:
+    """Judges by one task, and returns the first of its figures."""
+    trained, task = loaded.trained, tasks.find(name)
+    config = trained.config
     same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
     (corpus,) = dataclasses.replace(data, **same).corpora()
     if SOURCE.value is None:  # where the run learned the task from
@@ -123,39 +162,64 @@ def judge_task(job: commands.Job, name: str) -> None:
         raise UserError(f"the run was not evaluated on {name!r}: give --split, or --source")
     # Dialogues are written as the run wrote them: with the template in its own folder.
     how = Reading(loaded.tokenizer, path, "", EXAMPLES.value)
-    found = commands.in_turn(job, lambda progress: read(corpus, split, how, progress))
+    read_cases: Any = read_pairs if task.pairs else read
+    found = commands.in_turn(job, lambda progress: read_cases(corpus, split, how, progress))
     seen = hashlib.sha256(repr(found).encode()).hexdigest()
     commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})
-    model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
-    judge = Judge(
-        name,
-        name,
-        found,
-        model,
-        rows or config.evaluation.batch_size,
-        refuse=TOO_LONG.value == "refuse",
-    )
+    size, refuse = BATCH_SIZE.value or config.evaluation.batch_size, TOO_LONG.value == "refuse"
     shown: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
         job.watch.at(f"{what}, batch {done} of {total}", job.watch.bounds.start)
         shown.setdefault(what, Progress(total, unit="batch")).update(done)
 
-    judged = judge(trained.params, progress)
+    judged: Judged | JudgedPairs
+    if task.pairs:
+        judged = weigh_pairs(job, name, found, loaded, size, refuse, progress)
+    else:
+        model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
+        judged = Judge(name, name, found, model, size, refuse)(trained.params, progress)
     for one in shown.values():
         one.close()
     if OUT.value is not None:
         write(judged.answers, epath.Path(OUT.value))
+    line = judged.line()
     if jax.process_index() == 0:
         print(str(judged), file=sys.stderr)
-        about = {"task": name, "split": split, "examples": judged.examples}
-        if judge.left_out:
-            about["too_long"] = judge.left_out
+        about: dict[str, Any] = {"task": name, "split": split, "examples": judged.examples}
+        if left_out := len(found) - judged.examples:
+            about["too_long"] = left_out
         if task.labels:
             about["labels"] = len(task.labels)
-        line = {**about, **judged.line(), "step": step, "seconds": round(judged.seconds, 3)}
-        print(json.dumps(line))
+        line |= {"step": trained.step, "seconds": round(judged.seconds, 3)}
+        print(json.dumps(about | line))
         sys.stdout.flush()
+    return judged.value
+
+
+def weigh_pairs(
+    job: commands.Job,
+    name: str,
+    found: list[Paired],
+    loaded: Loaded,
+    size: int,
+    refuse: bool,
+    progress: Callable[[str, int, int], None],
+) -> JudgedPairs:
+    """Judges a checkpoint by pairs, `size` at a time, beside its reference."""
+    trained, lengths = loaded.trained, {"the model": loaded.trained.config.model.max_length}
+    start, other = reference.find(trained, REFERENCE.value, BASE.value), None
+    seen = "none" if start is None else start.record.identity()
+    commands.compare(job, "the reference", {"its parameters": seen})
+    if start is not None:
+        other = reference.read(start, trained, loaded.tokenizer, parse_mesh(MESH.value))
+        lengths["the reference"] = other.outline.config.max_length
+    objective = trained.config.objective
+    if objective.name not in PREFERENCES:
+        objective = ObjectiveConfig("dpo", beta=1.0)
+    cases = pairs.fitting(name, found, lengths, refuse)
+    model = trained.outline, trained.params
+    return pairs.judge(name, cases, *model, other, objective, trained.mesh, size, progress)
 
 
 def score_text(job: commands.Job) -> None:

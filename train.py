@@ -19,33 +19,29 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 
+import beginning
 import commands
 from checkpointing import continuation, record, starting, teacher
 from checkpointing.checkpoints import Checkpoints
-from checkpointing.starting import Start
 from checkpointing.workdir import PUBLISHED, REPORT, TOKENIZER, Hold, Workdir
 from cluster.agreement import code_fingerprint
 from cluster.interrupts import BrokenOff
 from configs import door, layouts, start_from
 from configs import flags as config_flags
-from data import tokenizer as tokenizers
-from data.preparation import Prepared, chat_files, prepare
-from data.stream import Stream, stream_of
+from data.preparation import chat_files, prepare
+from data.stream import stream_of
 from data.tokenizing.published import Published
-from data.windows import Windows
 from evaluation.asking import Asking
 from evaluation.decoding import to_decode
 from evaluation.held_out import HeldOut
 from evaluation.perplexity import Rows, Scorer, make_scorer
 from evaluation.tasks.during import During, cases_of
 from evaluation.tasks.judge import Judge, Judged, Model
-from model import parameters
 from model.parameters import Params, joined
 from planning.hardware import memory_here, name_here
 from planning.layout import lay_out
@@ -55,64 +51,22 @@ from reporting.metrics import METRICS, MetricsFiles, check_fresh
 from reporting.profile import Profile
 from reporting.progress import Progress, duration
 from reporting.recorder import Recorder, Work
+from run import Run
 from sharding.feed import Feed
 from sharding.layer_order import LayerOrder
 from sharding.placement import abstract_rows
-from training.assembly import Assembly, assemble
+from training.assembly import assemble
 from training.config import RunConfig
 from training.fields import flat
 from training.objectives.config import PREFERENCES
 from training.objectives.objective import objective
-from training.state import Fixed, TrainState, fresh_state, shardings_of, stacked, started
+from training.state import Fixed, shardings_of, stacked
 
 CONFIG = config_flags.define()
 WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run, or gs://BUCKET/FOLDER.")
 PROFILE = flags.DEFINE_string(
     "profile", None, "FIRST:LAST, steps to trace into WORKDIR/profile (TensorBoard, Perfetto)."
 )
-
-
-class Run(NamedTuple):
-    """What a run is, alike on all processes.
-
-    Attributes:
-      job: the processes.
-      config: with the vocabulary's size in it.
-      mesh: of all devices.
-      workdir: where it is kept.
-      data: what it reads, and is tested on.
-      stream: the batches.
-      made: the step, and the model without its numbers.
-      asking: what its objective asks, if that asks anybody (config.objective).
-    """
-
-    job: commands.Job
-    config: RunConfig
-    mesh: Mesh
-    workdir: Workdir
-    data: Prepared
-    stream: Stream
-    made: Assembly
-    asking: Asking | None = None
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks for all."""
-        return self.job.others.index == 0
-
-    def held_out(self, max_tokens: int | None) -> Mapping[str, Rows]:
-        """What an evaluation scores of each corpus; at most so many tokens of each."""
-        how, length = self.config.evaluation, self.config.data.sequence_length
-        windows = {
-            corpus.name: Windows(
-                corpus.eval, length, how.batch_size, how.stride or None, max_tokens
-            )
-            for corpus in self.data.corpora
-            if corpus.eval is not None
-        }
-        if self.asking is None or not self.asking.judges:
-            return windows
-        return self.asking.about_windows(windows, max_tokens)
 
 
 def main(job: commands.Job) -> None:
@@ -188,7 +142,7 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         say: Callable[[str], None] = progress.note if progress else lambda text: None
         profile.begin(start, say)
         now = record.make(config, run.stream, run.data, versions(), environment.commit())
-        source = None if start else starts_from(run, say)
+        source = None if start else beginning.starts_from(run, say)
         if source is not None:
             origin, began_with = source.record.origin, source.record.identity()
             now = dataclasses.replace(now, origin=origin, began=began_with)
@@ -204,12 +158,15 @@ def train(run: Run, lock: Hold | None, profile: Profile, began: float) -> None:
         files = begin_files(run, now, None if before is None else start, say)
         if start and before and not config.tuning.everything:
             source = starting.again(config.train.start_from, before.began, workdir)
-        fixed = Fixed() if source is None else what_stays(run, source, order)
-        run, fixed = ask(run, source, fixed, say)  # before there is an optimizer's state beside it
-        if source is None or start:
-            state = first_state(run, checkpoints, start, say)
+        fixed = Fixed() if source is None else beginning.what_stays(run, source, order)
+        # Before there is an optimizer's state beside it.
+        run, fixed = beginning.ask(run, source, fixed, say)
+        if start:
+            state = beginning.restored(run, checkpoints, start, say)
+        elif source is not None:
+            state = beginning.state_from(run, source, fixed, order)
         else:
-            state = state_from(run, source, fixed, order)
+            state = beginning.drawn(run)
         say(outlook.describe(config, run.data, run.stream, run.mesh, made.state, made.fixed))
         for note in outlook.notes(config, run.stream):
             say(note)
@@ -347,95 +304,6 @@ def begin_files(
         starting.add_published(files_of_chat, workdir)
     (workdir.path / REPORT).unlink(missing_ok=True)  # it is of fewer steps
     return files
-
-
-def first_state(
-    run: Run,
-    checkpoints: Checkpoints,
-    start: int,
-    say: Callable[[str], None],
-) -> TrainState:
-    """The state after step `start`: on no device larger than its shard."""
-    watch, config = run.job.watch, run.config
-    watch.at("restoring the state" if start else "initializing the state", watch.bounds.start)
-    if start:
-        state = checkpoints.state(start, run.made.state)
-        say(f"resuming after step {start} of {config.train.steps} in {run.workdir}")
-        return state
-    make = jax.jit(
-        lambda: fresh_state(run.made.outline, run.made.tx, config.train.seed),
-        out_shardings=shardings_of(run.made.state),
-    )
-    return make()
-
-
-def starts_from(run: Run, say: Callable[[str], None]) -> Start | None:
-    """The checkpoint that the first step starts from; None where parameters are drawn."""
-    if not (text := run.config.train.start_from):
-        return None
-    source = starting.find(text)
-    seen = {"the step": str(source.step), "the parameters": source.record.identity()}
-    commands.compare(run.job, "what to start from", seen)
-    say(f"starting from step {source.step} of {text}, with a fresh optimizer")
-    if run.first:
-        own, used = source.workdir.path / TOKENIZER, run.data.tokenizer.fingerprint
-        same = own.exists() and tokenizers.load(own).fingerprint == used
-        starting.carry(source, run.workdir, same)
-    return source
-
-
-def what_stays(run: Run, source: Start, order: LayerOrder) -> Fixed:
-    """What steps read and nothing changes: of the parameters that a run starts from those that do
-    not move.
-    """
-    run.job.watch.at("reading what does not move", run.job.watch.bounds.start)
-    made = run.made
-    return Fixed(starting.take(source, made.outline, made.fixed.params, order))
-
-
-def state_from(run: Run, source: Start, fixed: Fixed, order: LayerOrder) -> TrainState:
-    """The state before the first step of a run that starts from another's parameters."""
-    run.job.watch.at("reading the parameters", run.job.watch.bounds.start)
-    made, seed = run.made, run.config.train.seed
-    there = parameters.without_adapters(made.state.params)
-    params = starting.take(source, made.outline, there, order)
-    make = jax.jit(
-        lambda params, fixed: started(made.outline, made.tx, seed, made.moves, params, fixed),
-        out_shardings=shardings_of(made.state),
-        donate_argnums=0,
-    )
-    return make(params, fixed.params)
-
-
-def ask(
-    run: Run, source: Start | None, fixed: Fixed, say: Callable[[str], None]
-) -> tuple[Run, Fixed]:
-    """The run with what its teacher, or reference, says of the rows to come; and what its step
-    reads beside them, with that itself where it is asked in every step.
-    """
-    if (asking := run.asking) is None:
-        return run, fixed
-    config, asked = run.config, asking.teacher
-    seen = {"its parameters": asked.identity, "it": "gone" if asked.found is None else "there"}
-    commands.compare(run.job, "the teacher", seen)
-    if asked.found is None:
-        say(f"{asked.text} has no more what this run asks; what it said is to be in the cache")
-    else:
-        if note := teacher.check_tokenizer(asked, run.data.tokenizer):
-            say(note)
-        start, outline = asked.found
-        say(outlook.teacher(config.objective, asked.text, start.step, outline.config))
-    if source is not None:
-        asking.lend(source, fixed.params)
-    if asking.judges:
-        for budget in (config.evaluation.max_tokens, None):
-            run.held_out(budget)
-    if not asking.stored:
-        return run, dataclasses.replace(fixed, teacher=asking.params())
-    annotations = asking.about_stream(run.stream)
-    asking.release()
-    say(outlook.annotations(config.objective, annotations))
-    return run._replace(stream=run.stream.annotated(annotations)), fixed
 
 
 def compile_programs(

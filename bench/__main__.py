@@ -7,8 +7,9 @@
 
 Each of the first three writes its results to bench/results/, from which the last makes the
 tables. One measurement alone (data, step, decode, profile, curves, tpu, memory, chips, kernels,
-predicted, save, conversion, perplexity, intents, tuning), with its flags: `python -m bench NAME
---help`.
+predicted, save, conversion, perplexity, intents, multitask, distillation,
+preferences, tuning), with its flags:
+`python -m bench NAME --help`.
 `make bench ARGS="cpu --torch_python=PYTHON"` is the same.
 """
 
@@ -27,7 +28,7 @@ _HARDWARE = {
 _NAMES = (
     *("data", "step", "decode", "profile", "curves", "tpu", "memory"),
     *("chips", "kernels", "predicted", "save", "conversion", "perplexity", "intents"),
-    *("tuning", "report"),
+    *("multitask", "distillation", "preferences", "tuning", "report"),
 )
 _FLAG = {"cpu": "--torch_python=", "gpu": "--torch_python=", "tpu_aot": "--python="}
 """The flag that names the interpreter where the peer is."""

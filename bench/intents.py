@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy as np
 from absl import app, flags
 
 from bench import results
+from bench.running import command, flags_of
 from checkpointing.workdir import TOKENIZER
 from data import tasks
 from data import tokenizer as tokenizers
@@ -65,15 +65,6 @@ TARGETS = flags.DEFINE_list(
 _TASK = "clinc150"
 
 
-def command(*arguments: str) -> tuple[str, float]:
-    """What a command of Podium's prints, and how long it took."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"error: {arguments[0]} did not end well: see above")
-    return done.stdout, time.perf_counter() - began
-
-
 def judged(workdir: Path) -> dict[str, Any]:
     """What eval.py says of a model."""
     answers = workdir.parent / f"{workdir.name}.jsonl"
@@ -89,10 +80,6 @@ def judged(workdir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     found["logprobs"] = [json.loads(line)["logprob"] for line in answers.read_text().splitlines()]
     return found
-
-
-def flags_of(config: dict[str, Any]) -> list[str]:
-    return [f"--config.{key}={value}" for key, value in config.items()]
 
 
 def podium(work: Path, base: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data import cache, chunks, fingerprint, store, workers
+from data import cache, chunks, fingerprint, store, tasks, workers
 from data.chunks import Recipe, Tools, Written
 from data.documents import Progress, Shard
 from data.examples import limits
 from data.examples.chat import Files
-from data.examples.rendering import PAIRS, Making
+from data.examples.rendering import Making
 from data.filters import OFF, Duplicates, FilterConfig
 from data.store import FILE_TOKENS, TokenStore
 from data.tokenizer import Tokenizer
@@ -182,7 +182,7 @@ def _join(
     kept, counts = _kept(folder, shards, tools.duplicates, progress)
     for chunk in _chunks(folder, shards):
         counts.update(chunk.counts)
-    unit = _unit(counts, sum(stays.size for stays in kept), making)
+    unit = 2 if making is not None and tasks.find(making.task).pairs else 1
     if making is not None and making.limit:
         counts[_OVER_LIMIT] += _limit(folder, shards, kept, unit, making.limit)
     n = n_tokens = 0
@@ -270,18 +270,6 @@ def _kept(
             stays[np.flatnonzero(stays)[copies]] = False
             counts[f"dropped: {kind.name}"] += int(copies.sum())
     return kept, counts
-
-
-def _unit(counts: Mapping[str, int], documents: int, making: Making | None) -> int:
-    """How many documents that follow each other belong together."""
-    pairs = counts.get(PAIRS, 0)
-    if 0 < 2 * pairs < documents:
-        assert making is not None
-        raise UserError(
-            f"task {making.task!r} makes {pairs:,} pairs and {documents - 2 * pairs:,} other "
-            "examples: let it make one kind, and make two tasks of two"
-        )
-    return 2 if pairs else 1
 
 
 def _limit(folder: Path, shards: int, kept: Sequence[np.ndarray], unit: int, limit: int) -> int:

@@ -86,6 +86,11 @@ def softmax(logits_MV: jax.Array, vocab: Axes) -> Softmax:
     return Softmax(exps_MV, total_M, top_M + jnp.log(total_M))
 
 
+def log_softmax(logits_MV: jax.Array, vocab: Axes) -> jax.Array:
+    """The logarithms of a softmax's probabilities."""
+    return logits_MV - softmax(logits_MV, vocab).log_z_M[:, None]
+
+
 class Measure(Protocol):
     """What is summed up and minimised of a chunk's logits: hashable, and equal to its like.
 
@@ -209,31 +214,31 @@ def of_tokens(
     table_VD: jax.Array,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
+    beside: Beside = ALONE,
+    teacher: ModelConfig | None = None,
 ) -> Any:
     """What a function makes of each token's logits: arrays [B, T, ...]. They have no gradient.
 
     Args:
-      config, mesh, table_VD, x_BTD, targets_BT: as of `losses`.
+      config, mesh, table_VD, x_BTD, targets_BT, beside: as of `losses`.
       function: of a chunk; every device has to come to the same for a token, [M, ...].
+      teacher: the config of the decoder beside, where there is one.
     """
     split = _split(mesh, x_BTD)
     tokens: Any = PartitionSpec(split.batch, (*split.length, *split.inner))
 
-    def on_device(table_VD: jax.Array, x_BTD: jax.Array, targets_BT: jax.Array) -> Any:
-        table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
+    def on_device(
+        table_VD: jax.Array, x_BTD: jax.Array, targets_BT: jax.Array, beside: Beside
+    ) -> Any:
+        tables = _tables(split, table_VD, x_BTD, beside)
         length = x_BTD.shape[1]
-        parts = _parts(config, split, 1, table_VD, (x_BTD, targets_BT))
+        weights_BT = jnp.ones(targets_BT.shape, jnp.float32)
+        of_all = x_BTD, targets_BT, weights_BT, beside._replace(table_VD=None)
+        parts = _parts(config, split, len(tables), tables[0], of_all)
 
-        def one(_: None, chunk: tuple[jax.Array, ...]) -> tuple[None, Any]:
-            x_BCD, targets_BC = chunk
-            rows, here = targets_BC.shape
-            x_BCD, targets_BC = (collectives.gathered(x, split.inner, 1) for x in chunk)
-            logits = _logits(config, table_VD, split, x_BCD.reshape(-1, x_BCD.shape[2]))
-            ids = _ids(table_VD, split)
-            weights_M = jnp.ones(targets_BC.size, jnp.float32)
-            found = function(
-                Chunk(logits, ids, targets_BC.reshape(-1, 1), weights_M, None, {}, split.vocab)
-            )
+        def one(_: None, part: tuple[Any, ...]) -> tuple[None, Any]:
+            rows, here = part[1].shape
+            found = function(_seen(config, split, teacher, tables, *part)[0])
 
             def own(y: jax.Array) -> jax.Array:
                 y = y.reshape(rows, -1, *y.shape[1:])
@@ -245,14 +250,33 @@ def of_tokens(
         _, found = jax.lax.scan(one, None, parts)
         return jax.tree.map(lambda y: _joined(y)[:, :length], found)
 
-    table: Any = sharding(mesh, ("vocab", "embed"), table_VD.shape).spec
     return jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(table, tokens, tokens),
+        in_specs=(_of_table(mesh, table_VD), tokens, tokens, _of_beside(mesh, beside, tokens)),
         out_specs=tokens,
         check_vma=False,  # every device has the same of a token
-    )(table_VD, x_BTD, targets_BT)
+    )(table_VD, x_BTD, targets_BT, beside)
+
+
+def _of_table(mesh: Mesh, table_VD: jax.Array) -> Any:
+    return sharding(mesh, ("vocab", "embed"), table_VD.shape).spec
+
+
+def _of_beside(mesh: Mesh, beside: Beside, tokens: Any) -> Any:
+    if beside.table_VD is None:
+        return Beside(tokens, None, None)
+    return Beside(tokens, _of_table(mesh, beside.table_VD), tokens)
+
+
+def _tables(
+    split: _Split, table_VD: jax.Array, x_BTD: jax.Array, beside: Beside
+) -> tuple[jax.Array, ...]:
+    """This device's part of the vocabulary, whole rows: the decoder's table, and a teacher's."""
+    tables = [table_VD.astype(x_BTD.dtype)]
+    if beside.table_VD is not None and beside.x_BTD is not None:
+        tables.append(beside.table_VD.astype(beside.x_BTD.dtype))
+    return tuple(collectives.gathered(one, split.embed, 1) for one in tables)
 
 
 def _split(mesh: Mesh, x_BTD: jax.Array) -> _Split:
@@ -272,22 +296,18 @@ def _summed(
 ) -> tuple[tuple[jax.Array, Any], Any]:
     """`_on_device` on every device; its second result is `Gradients`, or None if not to learn."""
     *own, beside = arrays
-    table: Any = sharding(mesh, ("vocab", "embed"), own[0].shape).spec
+    table = _of_table(mesh, own[0])
     split = _split(mesh, own[1])
     alone: Any = PartitionSpec()
     rows: Any = PartitionSpec(split.batch)
     tokens: Any = PartitionSpec(split.batch, mesh_axes(mesh, "head_length", own[1].shape[1]))
-    theirs: Any = Beside(tokens, None, None)
-    if beside.table_VD is not None:
-        of_table: Any = sharding(mesh, ("vocab", "embed"), beside.table_VD.shape).spec
-        theirs = Beside(tokens, of_table, tokens)
     work: Callable[..., Any] = functools.partial(_on_device, config, split, measure, learn)
     both = Gradients(table, tokens)
     gradients = {"nothing": None, "features": both._replace(table=None), "both": both}[learn]
     return jax.shard_map(
         work,
         mesh=mesh,
-        in_specs=(table, tokens, tokens, tokens, theirs),
+        in_specs=(table, tokens, tokens, tokens, _of_beside(mesh, beside, tokens)),
         out_specs=((alone, rows), gradients),
         check_vma=False,  # _on_device says what is summed over which axes
     )(*own, beside)
@@ -308,11 +328,8 @@ def _on_device(
 
     The tokens are its part too of those that it computes the loss of (see `_Split`).
     """
-    table_VD = collectives.gathered(table_VD.astype(x_BTD.dtype), split.embed, 1)
-    tables: tuple[jax.Array, ...] = (table_VD,)
-    if beside.table_VD is not None and beside.x_BTD is not None:
-        theirs_VD = beside.table_VD.astype(beside.x_BTD.dtype)
-        tables = (table_VD, collectives.gathered(theirs_VD, split.embed, 1))
+    tables = _tables(split, table_VD, x_BTD, beside)
+    table_VD = tables[0]
     rows, length, _ = x_BTD.shape
     of_all = x_BTD, targets_BT, weights_BT, beside._replace(table_VD=None)
     parts = _parts(config, split, len(tables), table_VD, of_all)
@@ -388,6 +405,41 @@ def _scattered(x_VD: jax.Array, axes: collectives.Axes, most: int) -> jax.Array:
     return found.reshape(size, -1)
 
 
+def _seen(
+    config: ModelConfig,
+    split: _Split,
+    teacher: ModelConfig | None,
+    tables: tuple[jax.Array, ...],
+    x_BCD: jax.Array,
+    targets_BC: jax.Array,
+    weights_BC: jax.Array,
+    beside: Beside,
+) -> tuple[Chunk, jax.Array]:
+    """What is seen of a chunk, and its features [M, D]; the arguments are those of `_chunk`."""
+    x_BCD, targets_BC, weights_BC, beside = jax.tree.map(
+        lambda x: collectives.gathered(x, split.inner, 1), (x_BCD, targets_BC, weights_BC, beside)
+    )
+
+    def flat(x: jax.Array) -> jax.Array:  # XLA's products over two dimensions are slower on CPUs
+        return x.reshape(-1, *x.shape[2:])
+
+    x_MD = flat(x_BCD)
+    logits = _logits(config, tables[0], split, x_MD)
+    theirs = None
+    if teacher is not None and beside.x_BTD is not None:
+        theirs = _logits(teacher, tables[1], split, flat(beside.x_BTD))
+    chunk = Chunk(
+        logits,
+        _ids(tables[0], split),
+        flat(targets_BC)[:, None],
+        flat(weights_BC),
+        theirs,
+        {name: flat(x) for name, x in beside.of_tokens.items()},
+        split.vocab,
+    )
+    return chunk, x_MD
+
+
 def _chunk(
     config: ModelConfig,
     split: _Split,
@@ -402,44 +454,22 @@ def _chunk(
     """What the measure sums up of a chunk, and what the objective's gradients get from it.
 
     Args:
-      tables: this device's part of the vocabulary, whole rows: the decoder's, and a teacher's.
+      tables: see `_tables`.
       x_BCD, targets_BC, weights_BC, beside: its part of the tokens; C is that of all below.
     """
-    table_VD = tables[0]
-    x_BCD, targets_BC, weights_BC, beside = jax.tree.map(
-        lambda x: collectives.gathered(x, split.inner, 1), (x_BCD, targets_BC, weights_BC, beside)
-    )
-    rows, length, width = x_BCD.shape
-    # As matrices: XLA's products over two dimensions are slower on CPUs.
-    x_MD, targets_M1, weights_M = (
-        x_BCD.reshape(-1, width),
-        targets_BC.reshape(-1, 1),
-        weights_BC.ravel(),
-    )
-    cap = config.logit_softcap
-    logits = _logits(config, table_VD, split, x_MD)
-    theirs = None
-    if measure.teacher is not None and beside.x_BTD is not None:
-        other_MD = beside.x_BTD.reshape(rows * length, -1)
-        theirs = _logits(measure.teacher, tables[1], split, other_MD)
-    chunk = Chunk(
-        logits,
-        _ids(table_VD, split),
-        targets_M1,
-        weights_M,
-        theirs,
-        {name: a.reshape(rows * length, *a.shape[2:]) for name, a in beside.of_tokens.items()},
-        split.vocab,
-    )
+    part = x_BCD, targets_BC, weights_BC, beside
+    chunk, x_MD = _seen(config, split, measure.teacher, tables, *part)
+    table_VD, logits, weights_M = tables[0], chunk.logits_MV, chunk.weights_M
+    rows, width = x_BCD.shape[0], x_BCD.shape[2]
     terms, slope = measure(chunk, learn != "nothing")
 
     def of_rows(x_M: jax.Array) -> jax.Array:
-        return jnp.sum((x_M * weights_M).reshape(rows, length), axis=1)
+        return jnp.sum((x_M * weights_M).reshape(rows, -1), axis=1)
 
     found = measure.sums(*(of_rows(x_M) for x_M in terms))
     if slope is None:
         return found, None
-    if cap:
+    if cap := config.logit_softcap:
         slope = jnp.where(jnp.isneginf(logits), 0, slope * (1 - jnp.square(logits / cap)))
     slope = slope.astype(x_BCD.dtype)
     with matmul_precision(config):
@@ -447,7 +477,7 @@ def _chunk(
         if learn == "both":
             grad_VD = jnp.einsum("MV,MD->VD", slope, x_MD, preferred_element_type=jnp.float32)
         grad_MD = jnp.einsum("MV,VD->MD", slope, table_VD, preferred_element_type=jnp.float32)
-    grad_BCD = collectives.scattered(grad_MD.reshape(x_BCD.shape), split.inner, 1)
+    grad_BCD = collectives.scattered(grad_MD.reshape(rows, -1, width), split.inner, 1)
     grad_BCD = collectives.total(grad_BCD, tuple(a for a in split.vocab if a not in split.inner))
     return found, Gradients(grad_VD, grad_BCD.astype(x_BCD.dtype))
 

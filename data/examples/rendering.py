@@ -21,7 +21,6 @@ from errors import UserError
 VERSION = 2  # part of a store's address: raise it when other examples come of the same records
 
 # How what is left out, or changed, is counted.
-PAIRS = "pairs"
 NOT_OF_THE_TASK = "dropped: not of the task"
 TOO_LONG = "dropped: too long"
 CUT = "cut: too long"
@@ -123,7 +122,6 @@ class Renderer:
                     left = self._shortened(document, made, unit)
                 counts[CUT if left else TOO_LONG] += 1
             if left:
-                counts[PAIRS] += len(left) == 2
                 yield unit._replace(sequences=left)
 
     def _shortened(self, document: Document, made: Any, unit: Unit) -> list[Made]:
@@ -252,6 +250,9 @@ def example_of(task: Task, name: str, document: Document) -> Any:
         case _:
             kind = type(made).__name__
             raise refused(name, document, f"its task makes a {kind}, not an Example of it")
+    if made is not None and isinstance(made, Pair) != task.pairs:
+        kind = "no pair" if task.pairs else "a pair"
+        raise refused(name, document, f"it is {kind}: let its Task say pairs={not task.pairs}")
     return made
 
 

@@ -27,6 +27,11 @@ class Sequence(NamedTuple):
         """Of a row: each token but the last is an input."""
         return self.ids.size - 1
 
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What stands before the first token that is learned."""
+        return tuple(self.ids[: int(np.argmax(self.learned))].tolist())
+
 
 def fitted(
     unit: Several[Sequence], length: int, bos_id: int, token_bytes: np.ndarray

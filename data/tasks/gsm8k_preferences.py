@@ -16,7 +16,7 @@ def task(argument: str) -> Task:
         fields=_fields,
         train_split="preferences_train.jsonl.gz",
         eval_split="preferences_val.jsonl.gz",
-        max_tokens=256,
+        pairs=True,
     )
 
 

@@ -14,7 +14,7 @@ def task(argument: str) -> Task:
     """The task; it takes no argument."""
     if argument:
         raise ValueError(f"task='line_order:{argument}': it takes no argument")
-    return Task(source="python_stdlib", fields=_fields, max_tokens=128)
+    return Task(source="python_stdlib", fields=_fields, pairs=True)
 
 
 def _fields(record: Record) -> Pair | None:

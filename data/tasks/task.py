@@ -46,6 +46,7 @@ class Task:
     source, train_split, eval_split: of the data (see DataConfig) where the config leaves them open.
     fields: makes an example of a record.
     chat: it makes dialogues, which need a tokenizer with a chat template.
+    pairs: it makes pairs, which are judged by which of the two answers is the likelier.
     labels: the texts that targets are one of, if they are; another is refused.
     metrics: how answers are judged: names of evaluation/metrics.py.
     max_tokens: of an answer that is drawn.
@@ -56,6 +57,7 @@ class Task:
     train_split: str = "train.jsonl.gz"
     eval_split: str = "val.jsonl.gz"
     chat: bool = False
+    pairs: bool = False
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     max_tokens: int = 64

@@ -1,7 +1,8 @@
 """The examples of a task that a model is judged by: what it is asked, and what it should answer."""
 
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ from data.config import Corpus
 from data.documents import Document, Progress
 from data.examples import chat, limits, rendering
 from data.examples.chat import Chat
-from data.tasks.task import Dialogue, Example, Pair
+from data.examples.rendering import Making, Renderer
+from data.examples.sequences import Sequence
+from data.tasks.task import Dialogue, Example
 from data.tokenizer import Tokenizer
 from errors import UserError
 
@@ -31,6 +34,20 @@ class Case(NamedTuple):
     ids: tuple[int, ...]
     target: str
     label: int
+
+
+class Paired(NamedTuple):
+    """Attributes:
+    name: of its document.
+    asked, chosen, rejected: the texts.
+    answers: the two, each after what is asked; the better one first.
+    """
+
+    name: str
+    asked: str
+    chosen: str
+    rejected: str
+    answers: list[Sequence]
 
 
 class Reading(NamedTuple):
@@ -65,35 +82,12 @@ def read(
       progress: see data.documents.Progress.
 
     Raises:
-      UserError: a record that no example can be made of, by its name; there is none at all; or the
-        task has dialogues, and the model no chat template.
+      UserError: a record that no example can be made of, by its name; there is none at all; it is a
+        pair; or the task has dialogues, and the model no chat template.
     """
     task = tasks.find(corpus.task)
     talk = _chat(how) if task.chat else None
-    numbers = {label: number for number, label in enumerate(task.labels)}
-    found: list[tuple[Document, Any, int]] = []
-    source = sources.find(corpus.source, corpus, progress)
-    for shard in source.shards(split):
-        for document, _ in shard.documents():
-            made = rendering.example_of(task, corpus.task, document)
-            label = -1
-            match made:
-                case None:
-                    continue
-                case Pair():
-                    raise UserError(
-                        f"{corpus.task!r} is a task of pairs, which have no one answer to be "
-                        "judged by: train.py says how often the better one is the likelier"
-                    )
-                case Example() if numbers:
-                    if made.targets not in numbers:
-                        what = f"its answer {made.targets!r} is none of the task's labels"
-                        raise rendering.refused(corpus.task, document, what)
-                    label = numbers[made.targets]
-            found.append((document._replace(metadata={}), made, label))
-    if not found:
-        raise UserError(f"{source.name}, split {split!r}, has no example of task {corpus.task!r}")
-    chosen = [found[i] for i in _chosen(found, how.examples)]
+    chosen = _chosen(corpus, split, how, progress)
     plain = [made.inputs for _, made, _ in chosen if isinstance(made, Example)]
     inputs = iter(how.tokenizer.encode_batch(plain))
     cases = []
@@ -106,14 +100,55 @@ def read(
     return cases
 
 
-def _chosen(found: Sequence[tuple[Document, Any, int]], examples: int) -> list[int]:
-    """Places of those that are chosen, in order."""
-    if not examples or examples >= len(found):
-        return list(range(len(found)))
+def read_pairs(
+    corpus: Corpus,
+    split: str,
+    how: Reading,
+    progress: Progress = lambda what, done, total: None,
+) -> list[Paired]:
+    """The pairs of a split, in its order; the arguments are those of `read`.
+
+    Raises:
+      UserError: a record that no pair can be made of, by its name, or there is none at all.
+    """
+    found = _chosen(corpus, split, how, progress)
+    renderer = Renderer(Making(corpus.task, length=sys.maxsize), how.tokenizer)
+    units = renderer.units([document for document, _, _ in found], Counter())
+    return [
+        Paired(unit.name, made.inputs, made.chosen, made.rejected, unit.sequences)
+        for unit, (_, made, _) in zip(units, found, strict=True)
+    ]
+
+
+def _chosen(
+    corpus: Corpus, split: str, how: Reading, progress: Progress
+) -> list[tuple[Document, Any, int]]:
+    """Documents of a split, what the task makes of each, and the number of its label; in order."""
+    task = tasks.find(corpus.task)
+    numbers = {label: number for number, label in enumerate(task.labels)}
+    found: list[tuple[Document, Any, int]] = []
+    source = sources.find(corpus.source, corpus, progress)
+    for shard in source.shards(split):
+        for document, _ in shard.documents():
+            made, label = rendering.example_of(task, corpus.task, document), -1
+            if made is None:
+                continue
+            if isinstance(made, Example) and numbers:
+                if made.targets not in numbers:
+                    what = f"its answer {made.targets!r} is none of the task's labels"
+                    raise rendering.refused(corpus.task, document, what)
+                label = numbers[made.targets]
+            if not task.pairs:
+                document = document._replace(metadata={})
+            found.append((document, made, label))
+    if not found:
+        raise UserError(f"{source.name}, split {split!r}, has no example of task {corpus.task!r}")
+    if not how.examples or how.examples >= len(found):
+        return found
     names = [document.id for document, _, _ in found]
     labels = np.array([label for _, _, label in found])
-    stays = limits.chosen(names, labels, examples, purpose="judge")
-    return list(map(int, np.flatnonzero(stays)))
+    stays = limits.chosen(names, labels, how.examples, purpose="judge")
+    return [found[i] for i in np.flatnonzero(stays)]
 
 
 def _chat(how: Reading) -> Chat:

@@ -50,8 +50,10 @@ def cases_of(
     for corpus in config.corpora() if examples else ():
         if not corpus.task or corpus.eval_split == NO_SPLIT:
             continue
-        name = corpus.task if corpus.name == ALONE else corpus.name
-        if not tasks.find(corpus.task).metrics:
+        name, task = corpus.task if corpus.name == ALONE else corpus.name, tasks.find(corpus.task)
+        if task.pairs:  # the held-out loss comes with what there is to say of them
+            continue
+        if not task.metrics:
             say(f"{name} is not judged by config.evaluation.examples: its Task names no metric")
             continue
         found.append(Cases(name, corpus.task, read(corpus, corpus.eval_split, how)))

@@ -74,6 +74,11 @@ class Judged(NamedTuple):
         )
         return f"{self.name}: {found}, {self.examples:,} examples"
 
+    @property
+    def value(self) -> float:
+        """Of the task's own metric."""
+        return next(iter(self.estimates.values())).value
+
     def line(self) -> dict[str, Any]:
         """The estimates, JSON-able: NAME, and NAME_95, the ends of its interval."""
         line: dict[str, Any] = {}
@@ -279,4 +284,4 @@ def write(answers: Sequence[Mapping[str, Any]], path: epath.Path) -> None:
 
 def mean(judged: Sequence[Judged]) -> float:
     """The mean over tasks of the first metric of each."""
-    return float(np.mean([next(iter(one.estimates.values())).value for one in judged]))
+    return float(np.mean([one.value for one in judged]))

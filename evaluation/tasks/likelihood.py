@@ -99,7 +99,7 @@ class Likelihoods:
             found[part] = self._labels.sums(jax.device_get(branches_BE)[: len(part)])
 
         for index, part in enumerate(parts):
-            width = _rounded(len(prompts[part[-1]]))
+            width = rounded(len(prompts[part[-1]]))
             filled = [*part, *part[-1:] * (self._batch_size - len(part))]
             make = functools.partial(_rows, [prompts[i] for i in filled], width)
             batch = place_rows(self._mesh, self._batch_size, make)
@@ -143,7 +143,7 @@ def _rows(prompts: Sequence[Sequence[int]], width: int, rows: slice) -> dict[str
     return {"tokens": tokens_BT, "padding": padding_B}
 
 
-def _rounded(length: int) -> int:
+def rounded(length: int) -> int:
     """A power of two, or one and a half of one: few programs for prompts of many lengths."""
     power = 1 << (length - 1).bit_length()
     return max(_LEAST, power if 4 * length > 3 * power else 3 * power // 4)

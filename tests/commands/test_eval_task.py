@@ -83,6 +83,29 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
     assert all(isinstance(answer["answer"], str) for answer in answers)
 
 
+def test_pairs(podium: Commands, finished, tmp_path):
+    """Beside itself a model has gone nowhere; alone it has likelihoods."""
+    records = [
+        {"prompt": f"q{i % 4}", "chosen": "rose " * (1 + i % 3), "rejected": "né " * (1 + i % 4)}
+        for i in range(10)
+    ]
+    write(tmp_path / "preferences_val.jsonl.gz", records)
+    args = ("eval.py", f"--workdir={finished}", "--task=gsm8k_preferences", "--batch_size=4")
+    source = f"--source=files:{tmp_path}/*.jsonl.gz"
+    done = podium(*args, source, f"--reference={finished}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = {"examples": 10, "questions": 4, "accuracy": 50.0, "kl": 0.0, "margin": 0.0}
+    assert found.items() >= expected.items()
+    answers = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [one["inputs"] for one in answers] == [f"Question: q{i % 4}\nAnswer:" for i in range(10)]
+    alone = podium(*args, source, "--examples=6")
+    assert alone.returncode == 0, alone.stderr
+    found = json.loads(alone.stdout.splitlines()[-1])
+    assert found["examples"] == 6 and "kl" not in found
+    assert found["margin"] == pytest.approx(found["log_prob_chosen"] - found["log_prob_rejected"])
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -95,7 +118,9 @@ def test_drawn_answers(podium: Commands, finished, tmp_path):
         (["--task=clinc150", "--source=files:{}/*.gz", "--split=x*"], "no file of "),
         (["--task=clinc150", "--source=wiki"], "--source='wiki': use one of"),
         (["--task=chat", "--source=files:{}/*.gz"], "names no metric to be judged by"),
-        (["--task=gsm8k_preferences", "--source=files:{}/*.gz"], "names no metric"),
+        (["--reference=x"], "--reference is of a task: give --task too"),
+        (["--task=clinc150", "--reference=x"], "--reference is of pairs, and 'clinc150' has none"),
+        (["--task=line_order", "--reference=none"], "--reference=none: there is no such directory"),
         (["--task=multi30k:en-de", "--source=files:{}/*.gz"], "is no example of task"),
     ],
 )

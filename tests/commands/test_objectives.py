@@ -81,6 +81,13 @@ def test_a_kill_changes_nothing(
     again = elsewhere(*podium.train(tmp_path / "run", *arguments[name]))
     assert again.returncode == 0, again.stderr
     assert_same_run(tmp_path / "run", whole)
+    if name in ("preferred", "adapted"):  # eval.py finds the reference, and comes to the same
+        judged = podium("eval.py", f"--workdir={whole}", "--task=gsm8k_preferences")
+        assert judged.returncode == 0, judged.stderr
+        found, line = json.loads(judged.stdout.splitlines()[-1]), metrics(whole)[-1]
+        assert found["accuracy"] == pytest.approx(100 * line["eval/accuracy"])
+        assert found["margin"] == pytest.approx(line["eval/margin"], abs=1e-4)
+        assert found["kl"] > 0
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from sharding import collectives
-from sharding.collectives import Axes
 from training import head
 from training.head import Chunk
 from training.objectives.divergences import DIVERGENCES
@@ -72,9 +71,9 @@ class Distill:
 
     def __call__(self, chunk: Chunk, learn: bool) -> tuple[Losses, jax.Array | None]:
         text, slope = NextToken(self.z_loss, self.mix)(chunk, learn)
-        log_q = _log_softmax(chunk.logits_MV / self.temperature, chunk.vocab)
+        log_q = head.log_softmax(chunk.logits_MV / self.temperature, chunk.vocab)
         if chunk.teacher_MV is not None:
-            log_p = _log_softmax(chunk.teacher_MV / self.temperature, chunk.vocab)
+            log_p = head.log_softmax(chunk.teacher_MV / self.temperature, chunk.vocab)
         else:
             log_p = _filled(chunk, log_q)
         diverge = DIVERGENCES[self.divergence]
@@ -85,10 +84,6 @@ class Distill:
         # s = logits / T: of T^2 one T is left.
         weights_M1 = (1 - self.mix) * self.temperature * chunk.weights_M[:, None]
         return terms, slope + weights_M1 * of_logits
-
-
-def _log_softmax(logits_MV: jax.Array, vocab: Axes) -> jax.Array:
-    return logits_MV - head.softmax(logits_MV, vocab).log_z_M[:, None]
 
 
 def _filled(chunk: Chunk, log_q: jax.Array) -> jax.Array:

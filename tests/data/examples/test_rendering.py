@@ -139,7 +139,7 @@ def test_both_of_a_pair_lose_the_same() -> None:
     whole, _ = units(record, Making("gsm8k_preferences", 99, "cut"))
     positions = sum(one.positions for one in whole[0].sequences)
     made, counts = units(record, Making("gsm8k_preferences", positions - 3, "cut"))
-    assert counts == {"pairs": 1, "cut: too long": 1}
+    assert counts == {"cut: too long": 1}
     for before, after in zip(whole[0].sequences, made[0].sequences, strict=True):
         assert after.ids.tolist() == [BOS, *before.ids[3:].tolist()]
         assert (
@@ -162,7 +162,7 @@ def test_pairs_and_others_do_not_mix(tmp_path: Path, own_task: Callable[..., str
         return Pair("a", "b", "c") if record["kind"] == "pair" else Example("a", "b")
 
     records = [{"kind": "pair"}, {"kind": "one"}]
-    with pytest.raises(UserError, match="makes 1 pairs and 1 other examples"):
+    with pytest.raises(UserError, match="it is a pair: let its Task say pairs=True"):
         build(tmp_path / "store", records, Making(own_task(fields), 20))
 
 
