@@ -99,8 +99,7 @@ def ask(
     if source is not None:
         asking.lend(source, fixed.params)
     if asking.judges:
-        for budget in (config.evaluation.max_tokens, None):
-            run.held_out(budget)
+        run.held_out(None)
     if not asking.stored:
         return run, dataclasses.replace(fixed, teacher=asking.params())
     annotations = asking.about_stream(run.stream)

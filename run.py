@@ -46,14 +46,17 @@ class Run(NamedTuple):
 
     def held_out(self, max_tokens: int | None) -> Mapping[str, Rows]:
         """What an evaluation scores of each corpus; at most so many tokens of each."""
+        some = self._windows(max_tokens)
+        if self.asking is None or not self.asking.judges:
+            return some
+        return self.asking.about_windows(some, self._windows(None))
+
+    def _windows(self, max_tokens: int | None) -> Mapping[str, Windows]:
         how, length = self.config.evaluation, self.config.data.sequence_length
-        windows = {
+        return {
             corpus.name: Windows(
                 corpus.eval, length, how.batch_size, how.stride or None, max_tokens
             )
             for corpus in self.data.corpora
             if corpus.eval is not None
         }
-        if self.asking is None or not self.asking.judges:
-            return windows
-        return self.asking.about_windows(windows, max_tokens)

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         "train.start_from": base,
         "train.steps": steps,
         "data.source": SOURCE.value,
-        "data.eval_split": "none",
+        "evaluation.every": 0,
     }
     start = ("train.py", "--config=configs/preferences.py", f"--workdir={run}")
     _, seconds = command(*start, *flags_of(changed))

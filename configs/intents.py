@@ -6,8 +6,10 @@
       --config.data.source="files:$PODIUM_ASSETS/tasks/clinc150/*.jsonl.gz"
     python eval.py --workdir=runs/intents --task=clinc150 --examples=500
 
-Twenty examples of each intent, three times; only the adapters move and are saved. A file of another
-task of data/tasks/ is as much a run: --config.data.task=NAME (docs/tasks.md).
+Twenty examples of each intent, three times; only the adapters move and are saved: of SmolLM2-135M
+93 % of the questions are right then, of 2 % before, after seven minutes on two CPU cores
+(docs/tuning.md). A file of another task of data/tasks/ is as much a run: --config.data.task=NAME
+(docs/tasks.md).
 
 In seconds, without any assets, from the run of configs/tiny.py:
 
@@ -46,15 +48,15 @@ def get_config(form: str = "") -> ConfigDict:
         return config
     config.data.task = "clinc150"
     config.data.limit = 3000  # twenty of each intent
-    config.data.sequence_length = 128
+    config.data.sequence_length = 256
     config.tuning.rank = 16
     config.tuning.alpha = 32.0
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 10
-    config.train.steps = 173  # three epochs
-    config.train.batch_size = 8
+    config.train.steps = 164  # three epochs
+    config.train.batch_size = 4
     config.evaluation.every = 60
-    config.evaluation.batch_size = 8
+    config.evaluation.batch_size = 4
     config.evaluation.max_tokens = 10_000
     config.checkpoint.every = 30
     return config

@@ -82,17 +82,18 @@ class Asking:
         return found
 
     def about_windows(
-        self, windows: Mapping[str, Windows], max_tokens: int | None
+        self, windows: Mapping[str, Windows], whole: Mapping[str, Windows]
     ) -> dict[str, Rows]:
         """Held-out rows with what it says of them.
 
         Args:
           windows: by corpus.
-          max_tokens: their budget, which is part of what they are.
+          whole: those of the whole split, about all of which it is asked once. The rows of fewer
+            are the first ones of them, the last of these perhaps with less in it.
         """
-        how = repr((self._config.evaluation.stride, max_tokens))
+        how = repr(self._config.evaluation.stride)
         return {
-            name: Answers(some, self._ask(asked_of(f"{name}, held out", some, how)))
+            name: Answers(some, self._ask(asked_of(f"{name}, held out", whole[name], how)))
             for name, some in windows.items()
         }
 

@@ -96,6 +96,13 @@ def test_a_budget_is_kept_in_whole_windows(
     assert first.n_tokens <= part.n_tokens <= max(max_tokens, first.n_tokens)
     assert part.n_tokens > max_tokens - T or part.n_tokens == whole.n_tokens
     assert Windows(store, T, 2, max_tokens=whole.n_tokens).n_tokens == whole.n_tokens
+    # Its rows are the first of the whole, the last of them perhaps with less in it: what was said
+    # of the whole split is said of them (evaluation/asking.py).
+    all_rows = batches(whole)
+    for row, segments in enumerate(rows["segments"]):
+        for name in ("tokens", "targets", "positions", "segments"):
+            there = segments > 0
+            assert np.array_equal(rows[name][row, there], all_rows[name][row, there])
 
 
 @given(LENGTHS, st.integers(1, 9), st.sampled_from([None, 50]))
