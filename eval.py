@@ -17,6 +17,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
@@ -31,7 +32,7 @@ import commands
 from checkpointing.workdir import TOKENIZER, Workdir
 from configs import start_from
 from data import tasks
-from data.config import DataConfig
+from data.config import Corpus, DataConfig
 from data.documents import NO_SPLIT
 from data.preparation import prepare_split
 from data.windows import Windows
@@ -39,9 +40,11 @@ from errors import UserError
 from evaluation.metrics import METRICS
 from evaluation.perplexity import evaluate, make_scorer, together
 from evaluation.tasks import pairs, reference
-from evaluation.tasks.cases import Paired, Reading, read, read_pairs
+from evaluation.tasks.cases import Case, Paired, Reading, read, read_pairs
 from evaluation.tasks.judge import Judge, Judged, Model, check, write
+from evaluation.tasks.judge import Progress as Shows
 from evaluation.tasks.pairs import Judged as JudgedPairs
+from evaluation.tasks.pairs import Reference
 from evaluation.trained import Trained, load, parse_mesh, resolve, tokenizer_of
 from inference.loading import Loaded, load_run
 from reporting.progress import Progress
@@ -110,11 +113,14 @@ def judge_tasks(job: commands.Job, names: Sequence[str]) -> None:
         raise UserError(f"--{given[0]} is of plain text: a task's examples have none; leave it out")
     if OUT.value is not None and len(names) > 1:
         raise UserError(f"--out is of one task, and {len(names)} are given: judge them one by one")
-    asked = {name: examples_of(name) for name in names}
-    found = [tasks.find(name) for name in asked]
-    if REFERENCE.value and not any(task.pairs for task in found):
+    data = {name: examples_of(name) for name in names}
+    found = {name: tasks.find(name) for name in data}
+    of_pairs = {name: task.pairs for name, task in found.items()}
+    if REFERENCE.value and not all(of_pairs.values()):
         raise UserError(f"--reference is of pairs, and {names[0]!r} has none: leave it out")
-    draws = any(METRICS[metric].judge is not None for task in found for metric in task.metrics)
+    if len(set(of_pairs.values())) > 1:
+        raise UserError("--task: tasks of pairs are judged apart from others: give one kind")
+    draws = any(METRICS[metric].judge is not None for t in found.values() for metric in t.metrics)
     workdir, rows = Workdir(WORKDIR.value), BATCH_SIZE.value or 0
     # A text is drawn token by token: the mesh made for that gathers no weights.
     mesh = None if draws and not flags.FLAGS["mesh"].present else parse_mesh(MESH.value)
@@ -122,8 +128,38 @@ def judge_tasks(job: commands.Job, names: Sequence[str]) -> None:
     commands.compare(job, "what to load", {"the step": str(step), **commands.given_flags()})
     job.watch.at("loading the checkpoint", job.watch.bounds.start)
     loaded = load_run(workdir, step, mesh, None if draws else rows, BASE.value)
-    job.watch.bounds = loaded.trained.config.watch
-    values = [judge_task(job, name, data, loaded, workdir) for name, data in asked.items()]
+    config = loaded.trained.config
+    job.watch.bounds, size = config.watch, rows or config.evaluation.batch_size
+    where = {name: corpus_of(name, one, loaded, workdir) for name, one in data.items()}
+    # Dialogues are written as the run wrote them: with the template in its own folder.
+    how = Reading(loaded.tokenizer, str(workdir.path / TOKENIZER), "", EXAMPLES.value)
+
+    def read_all(progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+        readers: Any = {name: read_pairs if found[name].pairs else read for name in found}
+        return {name: readers[name](*where[name], how, progress) for name in found}
+
+    cases = commands.in_turn(job, read_all)
+    seen = {
+        f"the examples of {name}": hashlib.sha256(repr(some).encode()).hexdigest()
+        for name, some in cases.items()
+    }
+    judge: Callable[[str, Any, Any], Judged | JudgedPairs]
+    if any(of_pairs.values()):
+        beside = reference.On(loaded.trained, loaded.tokenizer, parse_mesh(MESH.value), size)
+        other, start = None, reference.find(beside, REFERENCE.value, BASE.value)
+        seen["the reference"] = "none" if start is None else start.identity
+        commands.compare(job, "what to evaluate", seen)
+        if start is not None:
+            job.watch.at("reading the reference", job.watch.bounds.start)
+            other = reference.read(beside, start)
+        judge = functools.partial(weigh_pairs, loaded, other, size)
+    else:
+        commands.compare(job, "what to evaluate", seen)
+        judge = functools.partial(weigh_answers, loaded, size)
+    values = [
+        tell(job, name, where[name][1], step, len(some), functools.partial(judge, name, some))
+        for name, some in cases.items()
+    ]
     if jax.process_index() == 0 and len(values) > 1:
         print(json.dumps({"tasks": len(values), "mean": round(sum(values) / len(values), 4)}))
         sys.stdout.flush()
@@ -146,80 +182,87 @@ def examples_of(name: str) -> DataConfig:
     return data
 
 
-def judge_task(
-    job: commands.Job, name: str, data: DataConfig, loaded: Loaded, workdir: Workdir
-) -> float:
-    """Judges by one task, and returns the first of its figures."""
-    trained, task = loaded.trained, tasks.find(name)
-    config = trained.config
+def corpus_of(name: str, data: DataConfig, loaded: Loaded, workdir: Workdir) -> tuple[Corpus, str]:
+    """Where the examples of a task are, and of which split.
+
+    Raises:
+      UserError: the run had none held out.
+    """
+    config = loaded.trained.config
     same = {key: getattr(config.data, key) for key in ("data_dir", "invalid_utf8")}
     (corpus,) = dataclasses.replace(data, **same).corpora()
     if SOURCE.value is None:  # where the run learned the task from
         learned = [one for one in config.data.corpora() if one.task == name]
         corpus = (learned or [corpus])[0]
-    split, path = SPLIT.value or corpus.eval_split, str(workdir.path / TOKENIZER)
+    split = SPLIT.value or corpus.eval_split
     if split == NO_SPLIT:
         raise UserError(f"the run was not evaluated on {name!r}: give --split, or --source")
-    # Dialogues are written as the run wrote them: with the template in its own folder.
-    how = Reading(loaded.tokenizer, path, "", EXAMPLES.value)
-    read_cases: Any = read_pairs if task.pairs else read
-    found = commands.in_turn(job, lambda progress: read_cases(corpus, split, how, progress))
-    seen = hashlib.sha256(repr(found).encode()).hexdigest()
-    commands.compare(job, "what to evaluate", {f"the examples of {name}": seen})
-    size, refuse = BATCH_SIZE.value or config.evaluation.batch_size, TOO_LONG.value == "refuse"
+    return corpus, split
+
+
+def weigh_answers(
+    loaded: Loaded, size: int, name: str, cases: list[Case], progress: Shows
+) -> Judged:
+    """Judges by a task's own metrics, `size` cases at a time."""
+    trained = loaded.trained
+    model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
+    refuse = TOO_LONG.value == "refuse"
+    return Judge(name, name, cases, model, size, refuse)(trained.params, progress)
+
+
+def weigh_pairs(
+    loaded: Loaded,
+    other: Reference | None,
+    size: int,
+    name: str,
+    cases: list[Paired],
+    progress: Shows,
+) -> JudgedPairs:
+    """Judges by pairs of answers, `size` at a time, beside a reference."""
+    trained = loaded.trained
+    lengths = {"the model": trained.config.model.max_length}
+    if other is not None:
+        lengths["the reference"] = other.outline.config.max_length
+    objective = trained.config.objective
+    if objective.name not in PREFERENCES:
+        objective = ObjectiveConfig("dpo")
+    cases = pairs.fitting(name, cases, lengths, TOO_LONG.value == "refuse")
+    model = trained.outline, trained.params
+    return pairs.judge(name, cases, *model, other, objective, trained.mesh, size, progress)
+
+
+def tell(
+    job: commands.Job,
+    name: str,
+    split: str,
+    step: int,
+    cases: int,
+    judge: Callable[[Shows], Judged | JudgedPairs],
+) -> float:
+    """Judges by one task and prints what was found; returns the first of its figures."""
     shown: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
         job.watch.at(f"{what}, batch {done} of {total}", job.watch.bounds.start)
         shown.setdefault(what, Progress(total, unit="batch")).update(done)
 
-    judged: Judged | JudgedPairs
-    if task.pairs:
-        judged = weigh_pairs(job, name, found, loaded, size, refuse, progress)
-    else:
-        model = Model(trained.outline, trained.mesh, None, loaded.tokenizer, loaded.stop_ids)
-        judged = Judge(name, name, found, model, size, refuse)(trained.params, progress)
+    job.watch.at(f"judging by {name}", job.watch.bounds.start)
+    judged = judge(progress)
     for one in shown.values():
         one.close()
     if OUT.value is not None:
         write(judged.answers, epath.Path(OUT.value))
-    line = judged.line()
     if jax.process_index() == 0:
         print(str(judged), file=sys.stderr)
         about: dict[str, Any] = {"task": name, "split": split, "examples": judged.examples}
-        if left_out := len(found) - judged.examples:
+        if left_out := cases - judged.examples:
             about["too_long"] = left_out
-        if task.labels:
-            about["labels"] = len(task.labels)
-        line |= {"step": trained.step, "seconds": round(judged.seconds, 3)}
-        print(json.dumps(about | line))
+        if labels := tasks.find(name).labels:
+            about["labels"] = len(labels)
+        about |= judged.line()
+        print(json.dumps(about | {"step": step, "seconds": round(judged.seconds, 3)}))
         sys.stdout.flush()
     return judged.value
-
-
-def weigh_pairs(
-    job: commands.Job,
-    name: str,
-    found: list[Paired],
-    loaded: Loaded,
-    size: int,
-    refuse: bool,
-    progress: Callable[[str, int, int], None],
-) -> JudgedPairs:
-    """Judges a checkpoint by pairs, `size` at a time, beside its reference."""
-    trained, lengths = loaded.trained, {"the model": loaded.trained.config.model.max_length}
-    start, other = reference.find(trained, REFERENCE.value, BASE.value), None
-    seen = "none" if start is None else start.record.identity()
-    commands.compare(job, "the reference", {"its parameters": seen})
-    if start is not None:
-        other = reference.read(start, trained, loaded.tokenizer, parse_mesh(MESH.value))
-        lengths["the reference"] = other.outline.config.max_length
-    objective = trained.config.objective
-    if objective.name not in PREFERENCES:
-        objective = ObjectiveConfig("dpo", beta=1.0)
-    cases = pairs.fitting(name, found, lengths, refuse)
-    model = trained.outline, trained.params
-    return pairs.judge(name, cases, *model, other, objective, trained.mesh, size, progress)
 
 
 def score_text(job: commands.Job) -> None:

@@ -11,6 +11,7 @@ interruption.
 
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ MODEL = flags.DEFINE_string("model", None, "Folder of the teacher.", required=Tr
 WORK = flags.DEFINE_string("work", None, "Folder for what comes of it.", required=True)
 SOURCE = flags.DEFINE_string("source", None, "The text, as data.source.", required=True)
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, with a teacher and without.")
-LIVE = flags.DEFINE_integer("live", 20, "Steps in which the teacher is asked, to be compared.")
+LIVE = flags.DEFINE_integer(
+    "live",
+    20,
+    "Steps in which the teacher is asked, to be compared: at most those of the warm-up, which are "
+    "alike in runs of any length.",
+    upper_bound=20,
+)
 
 OBJECTIVES = {"with a teacher": "distill", "without": "next_token"}
 
@@ -34,6 +41,8 @@ def trained(workdir: Path, config: dict[str, Any]) -> list[tuple[int, dict[str, 
     """The metrics of a run."""
     done = workdir / "seconds.json"
     if not done.exists():
+        if workdir.exists():
+            print(f"{workdir.name} was interrupted: its seconds are those since", file=sys.stderr)
         arguments = ("--config=configs/distillation.py", f"--workdir={workdir}", *flags_of(config))
         _, seconds = command("train.py", *arguments)
         done.write_text(json.dumps(seconds))

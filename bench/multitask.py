@@ -9,6 +9,7 @@ finished is kept: the same command goes on after an interruption.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from evaluation.metrics import METRICS
 MODEL = flags.DEFINE_string("model", None, "Folder of the model.", required=True)
 WORK = flags.DEFINE_string("work", None, "Folder for what comes of it.", required=True)
 SOURCE = flags.DEFINE_string("source", None, "The tasks, as data.source.", required=True)
-NAMES = flags.DEFINE_list("tasks", TASKS, "Which.")
 AT_ONCE = flags.DEFINE_integer("batch_size", 16, "Examples at a time, when they are judged.")
 
 
@@ -69,10 +69,14 @@ def trained(workdir: Path, form: str, base: Path) -> float:
     config = "configs/multitask.py" + (f":{form}" if form else "")
 
     def train() -> dict[str, float]:
+        resumed = workdir.exists()
         arguments = ("train.py", f"--config={config}", f"--workdir={workdir}", *flags_of(changed))
-        return {"seconds": command(*arguments)[1]}
+        return {"seconds": command(*arguments)[1], "resumed": resumed}
 
-    seconds: float = kept(workdir.parent / f"{workdir.name}.trained.json", train)["seconds"]
+    found = kept(workdir.parent / f"{workdir.name}.trained.json", train)
+    if found["resumed"]:
+        print(f"{workdir.name} was interrupted: its seconds are those since", file=sys.stderr)
+    seconds: float = found["seconds"]
     return seconds
 
 
@@ -81,7 +85,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     work = Path(WORK.value).resolve()
     work.mkdir(parents=True, exist_ok=True)
-    base, mixed, names = work / "base", work / "mixed", list(NAMES.value)
+    base, mixed, names = work / "base", work / "mixed", list(TASKS)
     if not base.exists():
         command("convert.py", "from-hf", MODEL.value, f"--workdir={base}")
     before = judged(base, names)

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
         "evaluation.every": 0,
     }
     start = ("train.py", "--config=configs/preferences.py", f"--workdir={run}")
-    _, seconds = command(*start, *flags_of(changed))
+    command(*start, *flags_of(changed))
     saved = Workdir(str(run))
     config = record.read(saved.read_run() or {}, saved)[0].config
     ours = [line for _, line in read_metrics(run) if "preference_loss" in line]
@@ -104,7 +104,8 @@ def main(argv: list[str]) -> None:
         print(f"step {step:2}  {count} pairs  Podium {mine:.7f}  trl {other:.7f}", flush=True)
     print(f"largest difference {max(apart):.1e}; trl took {theirs['seconds']:.0f} s")
     found = {"losses": losses, "largest_difference": max(apart), "trl": theirs}
-    results.write(found | {"podium": {"command_seconds": seconds}})
+    settings = {"how": passed["how"], "rates": passed["rates"]}
+    results.write(settings | found)
 
 
 if __name__ == "__main__":

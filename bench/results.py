@@ -31,7 +31,7 @@ def write(result: dict[str, Any], environment: dict[str, str] | None = None) -> 
     if not OUT.value:
         return
     # Where an interpreter or the runs lie on this machine says nothing to others.
-    places = re.compile(r"--(torch_python|python|workdir|model|source)=.*")
+    places = re.compile(r"--(torch_python|python|workdir|work|model|source)=.*")
     kept = (a for a in sys.argv[1:] if not a.startswith("--out="))
     arguments = [places.sub(lambda found: f"--{found[1]}={found[1].upper()}", a) for a in kept]
     module = Path(sys.argv[0]).stem

@@ -79,10 +79,24 @@ def find(config: RunConfig, mesh: Mesh, began: str = "") -> Teacher | None:
         key, text = "config.objective.teacher", asked.teacher
     else:
         key, text = "config.train.start_from", config.train.start_from
+    return named(key, text, config, mesh, began, config.data.sequence_length)
+
+
+def named(key: str, text: str, config: RunConfig, mesh: Mesh, began: str, length: int) -> Teacher:
+    """The decoder of a workdir, as a run would ask it.
+
+    Args:
+      key, text: what names the workdir, for messages, and the workdir.
+      config, mesh, began: see `find`.
+      length: tokens of a row.
+
+    Raises:
+      UserError: see `find`.
+    """
     start = starting.kept(text, began, key) if began else starting.find(text, key)
     if start is None:
         return Teacher(key, text, began, None)
-    outline = _outline(f"{key}={text}", start.record.config.model.plain, config, mesh)
+    outline = _outline(f"{key}={text}", start.record.config.model.plain, config, mesh, length)
     return Teacher(key, text, start.record.identity(), Found(start, outline))
 
 
@@ -99,14 +113,16 @@ def in_step(config: RunConfig, mesh: Mesh) -> Decoder | None:
     if asked.teacher or config.train.start_from:
         found = find(config, mesh)
         return None if found is None else found.here.outline
-    return _outline("the reference", config.model.plain, config, mesh)
+    length = config.data.sequence_length
+    return _outline("the reference", config.model.plain, config, mesh, length)
 
 
-def _outline(said: str, theirs: ModelConfig, config: RunConfig, mesh: Mesh) -> Decoder:
+def _outline(said: str, theirs: ModelConfig, config: RunConfig, mesh: Mesh, length: int) -> Decoder:
     """A model beside that of the run.
 
     Args:
       said: of whom, for messages.
+      length: tokens of a row.
 
     Raises:
       UserError: it does not suit the run.
@@ -115,10 +131,10 @@ def _outline(said: str, theirs: ModelConfig, config: RunConfig, mesh: Mesh) -> D
         model = _here(theirs, config)
     except ValueError as error:
         raise UserError(f"{said}, computed as the run is: {error}") from None
-    if model.max_length < config.data.sequence_length:
+    if model.max_length < length:
         raise UserError(
             f"{said} takes {model.max_length} tokens, and config.data.sequence_length is "
-            f"{config.data.sequence_length}: make the rows shorter, or take another"
+            f"{length}: make the rows shorter, or take another"
         )
     if config.objective.learns_from == "distill":
         _check_vocabulary(said, model, config)

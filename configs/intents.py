@@ -7,7 +7,7 @@
     python eval.py --workdir=runs/intents --task=clinc150 --examples=500
 
 Twenty examples of each intent, three times; only the adapters move and are saved: of SmolLM2-135M
-93 % of the questions are right then, of 2 % before, after seven minutes on two CPU cores
+93 % of the questions are right then, of 2 % before, after seven minutes of steps on two CPU cores
 (docs/tuning.md). A file of another task of data/tasks/ is as much a run: --config.data.task=NAME
 (docs/tasks.md).
 

@@ -91,7 +91,7 @@ class Asking:
           whole: those of the whole split, about all of which it is asked once. The rows of fewer
             are the first ones of them, the last of these perhaps with less in it.
         """
-        how = repr(self._config.evaluation.stride)
+        how = repr((self._config.evaluation.stride, None))  # as it was when budgets were apart
         return {
             name: Answers(some, self._ask(asked_of(f"{name}, held out", whole[name], how)))
             for name, some in windows.items()

@@ -54,6 +54,19 @@ def of_sums(statistics: np.ndarray, value: Callable[[np.ndarray], float]) -> Est
     return Estimate(value(statistics.sum(axis=0)), float(low), float(high))
 
 
+def of_groups(statistics: np.ndarray) -> Estimate:
+    """Of a share where examples come in groups, which are drawn as a whole: `of_sums` over groups.
+    Where all groups agree that has no width, and it is `of_share` of as many examples.
+
+    Args:
+      statistics: [groups, 2], of each its hits and its examples.
+    """
+    found = of_sums(statistics, lambda sums: float(100 * sums[0] / sums[1]))
+    if found.low == found.high:
+        return of_share(len(statistics) * found.value / 100, len(statistics))
+    return found
+
+
 def of_mean(values: np.ndarray) -> Estimate:
     """Of a mean of values [examples] from 0 to 1, by `of_sums`."""
     examples = len(values)

@@ -51,6 +51,7 @@ class Reference(NamedTuple):
 class Judged(NamedTuple):
     """Attributes:
     name: of the task.
+    objective: which says what a reward is.
     examples, questions: how many pairs, and of how many prompts they are.
     accuracy: how often the better answer has the higher reward, ties half, from 0 to 100; the
       interval is over questions.
@@ -61,6 +62,7 @@ class Judged(NamedTuple):
     """
 
     name: str
+    objective: ObjectiveConfig
     examples: int
     questions: int
     accuracy: Estimate
@@ -85,7 +87,9 @@ class Judged(NamedTuple):
     def line(self) -> dict[str, Any]:
         """The figures, JSON-able."""
         value, low, high = (round(x, 4) for x in self.accuracy)
-        figures = {"questions": self.questions, "accuracy": value, "accuracy_95": [low, high]}
+        figures: dict[str, Any] = {"questions": self.questions}
+        figures |= {"objective": self.objective.name, "beta": self.objective.beta}
+        figures |= {"accuracy": value, "accuracy_95": [low, high]}
         return figures | {name: float(f"{x:.6g}") for name, x in self.means.items()}
 
 
@@ -151,12 +155,14 @@ def judge(
     asked = None if reference is None else reference.params
     # Pairs of a batch are about as long, and padded little.
     order = sorted(range(len(cases)), key=lambda i: (_width(cases[i]), i))
+    pieces = 2 * mesh.shape["context"]  # see sharding/order.py
     parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     found: dict[str, np.ndarray] = {}
     for number, part in enumerate(parts):
         some = [cases[i] for i in part]
         some += some[-1:] * (batch_size - len(part))
-        make = functools.partial(_rows, some, rounded(_width(some[-1])))
+        width = -(-rounded(_width(some[-1])) // pieces) * pieces
+        make = functools.partial(_rows, some, width)
         batch = place_rows(mesh, batch_size, make)
         for key, values in jax.device_get(score(params, asked, batch)).items():
             found.setdefault(key, np.zeros(len(cases)))[part] = values[: len(part)]
@@ -169,7 +175,7 @@ def judge(
     of_questions = np.zeros((len(questions), 2))
     for case, right in zip(cases, found["accuracy"], strict=True):
         of_questions[number_of[case.answers[0].prompt]] += right, 1
-    accuracy = intervals.of_sums(of_questions, lambda sums: float(100 * sums[0] / sums[1]))
+    accuracy = intervals.of_groups(of_questions)
     answers = [
         {"id": case.name, "inputs": case.asked, "chosen": case.chosen, "rejected": case.rejected}
         | {"right": float(found["accuracy"][i])}
@@ -177,7 +183,8 @@ def judge(
         for i, case in enumerate(cases)
     ]
     spent = time.perf_counter() - began
-    return Judged(name, len(cases), len(questions), accuracy, means, answers, spent)
+    found_of = len(cases), len(questions), accuracy
+    return Judged(name, objective, *found_of, means, answers, spent)
 
 
 def _width(case: Paired) -> int:

@@ -99,11 +99,43 @@ def test_pairs(podium: Commands, finished, tmp_path):
     assert found.items() >= expected.items()
     answers = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert [one["inputs"] for one in answers] == [f"Question: q{i % 4}\nAnswer:" for i in range(10)]
+    assert (found["objective"], found["beta"]) == ("dpo", 0.1)
     alone = podium(*args, source, "--examples=6")
     assert alone.returncode == 0, alone.stderr
     found = json.loads(alone.stdout.splitlines()[-1])
     assert found["examples"] == 6 and "kl" not in found
-    assert found["margin"] == pytest.approx(found["log_prob_chosen"] - found["log_prob_rejected"])
+    likelier = found["log_prob_chosen"] - found["log_prob_rejected"]
+    assert found["margin"] == pytest.approx(0.1 * likelier, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_several_tasks(podium: Commands, finished, folder, tmp_path):
+    """One after the other as each alone; two processes as one."""
+    records = [{"en": f"rose {i}", "de": f"Rose {i}", "fr": "x"} for i in range(4)]
+    write(tmp_path / "val.jsonl.gz", records)
+    source = f"--source=files:{tmp_path}/*.jsonl.gz"
+    args = ("eval.py", f"--workdir={finished}", "--batch_size=2", "--split=val.jsonl.gz", source)
+    names = ("--task=multi30k:en-de", "--task=multi30k:de-en")
+    done = podium(*args, *names)
+    assert done.returncode == 0, done.stderr
+    *lines, last = map(json.loads, done.stdout.splitlines())
+    for name, line in zip(names, lines, strict=True):
+        alone = json.loads(podium(*args, name).stdout.splitlines()[-1])
+        assert {**alone, "seconds": 0} == {**line, "seconds": 0}
+    assert last == {"tasks": 2, "mean": pytest.approx(sum(one["bleu"] for one in lines) / 2)}
+    check(podium(*args, *names, "--out=x"), "--out is of one task, and 2 are given")
+    check(podium(*args, *names, "--task=line_order"), "tasks of pairs are judged apart")
+
+    source = f"--source=files:{folder}/*.jsonl.gz"
+    labels = ("eval.py", f"--workdir={finished}", "--batch_size=4", "--task=clinc150", source)
+    both = (*labels, "--task=line_order", "--split=val.jsonl.gz")
+    check(podium(*both), "tasks of pairs are judged apart")
+    one = json.loads(podium(*labels).stdout.splitlines()[-1])
+    ended = podium.pair(labels).wait(120)
+    for each in ended:
+        assert each.code == 0, each.err
+    two = json.loads(ended[0].out.splitlines()[-1])
+    assert two["accuracy"] == pytest.approx(one["accuracy"]) and not ended[1].out.strip()
 
 
 @pytest.mark.parametrize(

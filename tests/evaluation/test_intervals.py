@@ -36,6 +36,17 @@ def test_the_bootstrap_is_as_wide_as_the_normal_interval():
     assert intervals.of_mean(values) == found  # its seed is its own
 
 
+def test_examples_of_a_group_are_drawn_together():
+    """Twenty groups of five that are all right or all wrong say as much as twenty examples."""
+    hits = np.array([5, 0] * 10)
+    found = intervals.of_groups(np.stack([hits, np.full(20, 5)], axis=1))
+    deviation = 100 * 0.5 / np.sqrt(20)
+    assert found.value == 50
+    assert found.high - 50 == pytest.approx(1.96 * deviation, rel=0.15)
+    agreed = intervals.of_groups(np.array([[3, 3], [1, 1], [2, 2]]))
+    assert agreed == intervals.of_share(3, 3) and agreed.low < 50
+
+
 def test_draws_are_even():
     drawn = np.concatenate([intervals._drawn(i, 10) for i in range(1000)])
     counts = np.bincount(drawn, minlength=10)

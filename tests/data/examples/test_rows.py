@@ -153,6 +153,13 @@ def test_pairs_are_never_cut_nor_parted(tmp_path: Path, some: list[tuple[str, st
             found.update(zip(segments[::2], segments[1::2], strict=True))
         assert found == expected
         assert rows["weights"].sum() == made.n_learned == windows.n_tokens
+    # The rows of a budget are the first of the whole: what was said of these is said of them.
+    few = Windows(made, 2 * L, 3, max_tokens=150)
+    for index in range(few.n_batches):
+        batch, whole = few.batch(index), windows.batch(index)
+        there = batch["segments"] > 0
+        for name in ("tokens", "targets", "positions", "segments", "weights"):
+            assert np.array_equal(batch[name][there], whole[name][there])
 
 
 @given(QUESTIONS, st.integers(1, 4), st.sampled_from([None, 60, 300]))

@@ -120,7 +120,7 @@ def test_the_interval_is_over_questions() -> None:
     assert (found.examples, found.questions) == (11, 4)
     rights = np.array([one["right"] for one in found.answers])
     sums = np.array([[rights[i::4].sum(), len(rights[i::4])] for i in range(4)])
-    expected = intervals.of_sums(sums, lambda s: float(100 * s[0] / s[1]))
+    expected = intervals.of_groups(sums)
     assert found.accuracy == pytest.approx(expected)
     line = found.line()
     assert line["questions"] == 4 and line["accuracy_95"] == [
@@ -136,7 +136,8 @@ def test_a_model_beside_itself() -> None:
     outline = parameters.outline(CONFIG, means(mesh, CONFIG))
     itself = Reference(outline, params)
     found = judge("mine", CASES, outline, params, itself, DPO, mesh, 4)
-    assert found.accuracy == (50, 50, 50) and found.means["kl"] == found.means["margin"] == 0
+    assert found.accuracy == intervals.of_share(2, 4) and found.accuracy.low < 20
+    assert found.means["kl"] == found.means["margin"] == 0
 
 
 def test_the_objective_says_what_a_reward_is() -> None:
@@ -150,7 +151,7 @@ def test_the_objective_says_what_a_reward_is() -> None:
 
 @pytest.mark.parametrize(
     "sizes",
-    [{"data": 2, "fsdp": 2, "tensor": 2}, pytest.param({"context": 2}, marks=pytest.mark.slow)],
+    [{"data": 2, "fsdp": 2, "tensor": 2}, pytest.param({"context": 8}, marks=pytest.mark.slow)],
 )
 def test_on_meshes(sizes: dict[str, int]) -> None:
     one, many = judged(CASES), judged(CASES, sizes=sizes)
