@@ -7,8 +7,8 @@ GSM8K.
       --config.data.source="files:$PODIUM_ASSETS/tasks/gsm8k/preferences_*.jsonl.gz"
 
 The reference is what the run starts from: its log-probabilities are computed once, before the first
-step. `--config.objective.name=ipo` and `simpo` are the neighbours. After 27 minutes on two CPU cores
-SmolLM2-135M-Instruct has the right one of 65.8 % of held-out pairs (58.0 to 73.4):
+step. `--config.objective.name=ipo` and `simpo` are the neighbours. After 27 minutes on two CPU
+cores SmolLM2-135M-Instruct has the right one of 65.8 % of held-out pairs (58.0 to 73.4):
 docs/preferences.md, which also says what the figures mean.
 
 In seconds, without any assets, from the run of configs/tiny.py:

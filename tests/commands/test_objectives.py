@@ -207,6 +207,14 @@ def test_it_goes_on_when_its_reference_has_been_trained_on(
         np.testing.assert_array_equal(x, y, err_msg=str(path))
     done = going_on(*podium.train(run, *flags))
     assert done.returncode == 0 and "all 12 steps are done" in done.stderr
+    judged = podium("eval.py", f"--workdir={run}", "--task=gsm8k_preferences")
+    if name == "preferred":
+        assert judged.returncode == 2 and "has no more what the run was compared" in judged.stderr
+    else:  # the one that it began with, though it is not the newest
+        margin = metrics(run)[-1]["eval/margin"]
+        assert judged.returncode == 0, judged.stderr
+        found = json.loads(judged.stdout.splitlines()[-1])
+        assert found["margin"] == pytest.approx(margin, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -229,3 +237,13 @@ def test_a_quantized_policy_begins_as_its_reference(
     for name in ("stored", "live"):
         changed = 0.1 * abs(found[name]["log_prob_chosen"] - found["plain"]["log_prob_chosen"])
         assert abs(found[name]["reward_chosen"]) < changed / 20
+    # Without adapters, which eval.py would merge into what is quantized.
+    whole = tmp_path / "whole"
+    done = podium(
+        *podium.train(whole, *arguments["preferred"], "--config.train.steps=1", quantized)
+    )
+    assert done.returncode == 0, done.stderr
+    judged = podium("eval.py", f"--workdir={whole}", "--task=gsm8k_preferences")
+    assert judged.returncode == 0, judged.stderr
+    ours, theirs = json.loads(judged.stdout.splitlines()[-1]), metrics(whole)[-1]
+    assert abs(ours["margin"] - theirs["eval/margin"]) < changed / 20
