@@ -71,9 +71,8 @@ def test_a_finished_run_stays_as_it_is(cloud: Commands, whole, here):
     assert (epath.Path(whole) / "metrics.jsonl").read_text() == before
 
 
-@pytest.mark.parametrize(
-    "when", ["during a save", pytest.param("any moment", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["during a save", "any moment"])
 def test_killed_and_resumed_is_the_uninterrupted_run(
     cloud: Commands, folder, finished, tmp_path, when
 ):

@@ -206,6 +206,7 @@ def leaves(workdir: Path, step: int) -> dict[str, np.ndarray]:
     return flat(saved(workdir, step, ("params",))["params"])
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_it_goes_on_without_it(
     podium: Commands, converted, continued, tmp_path
 ):

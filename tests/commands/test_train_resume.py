@@ -28,10 +28,8 @@ def goes_on(podium: Commands, workdir: Path, finished: Path) -> None:
     assert not saving(workdir)
 
 
-@pytest.mark.parametrize(
-    "fraction",
-    [pytest.param(0.0, marks=pytest.mark.slow), 0.4, pytest.param(0.8, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 0.8])
 def test_killed_at_a_random_moment(podium: Commands, finished, tmp_path, fraction):
     workdir = tmp_path / "run"
     process = podium.start(*podium.train(workdir))

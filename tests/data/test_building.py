@@ -158,6 +158,7 @@ building.build(Path(sys.argv[1]), cut(TEXTS * 20, 4), ByteTokenizer(), {}, proce
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     draw = random.Random(5)
 

@@ -64,7 +64,10 @@ def test_packed_documents_equal_the_documents_alone(kind):
         np.testing.assert_allclose(packed[here], alone[0, :, :61], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("remat", ["full", "save_dots", "save_attention"])
+@pytest.mark.parametrize(
+    "remat",
+    ["full", *(pytest.param(r, marks=pytest.mark.slow) for r in ("save_dots", "save_attention"))],
+)
 def test_remat_changes_no_gradient(remat):
     _same_gradients(small_config(remat=remat))
 

@@ -253,8 +253,9 @@ def test_the_kernel(platform: str, dtype: Any, name: str) -> None:
     assert means(mesh, small_config()).experts is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [dict(fsdp=8), dict(fsdp=4, expert=2)], ids=name)
-@pytest.mark.parametrize("remat", ["none", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remat", ["none", "full"])
 def test_whole_weights_are_not_kept_for_the_backward_pass(
     sizes: dict[str, int], remat: Remat
 ) -> None:

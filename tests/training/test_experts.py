@@ -115,7 +115,8 @@ def accumulated(microbatches: int) -> Any:
 SLOW = pytest.mark.slow  # eight devices on two cores
 
 
-@pytest.mark.parametrize("microbatches", [pytest.param(2, marks=SLOW), 4])
+@SLOW
+@pytest.mark.parametrize("microbatches", [2, 4])
 def test_accumulation_is_the_large_batch(microbatches: int) -> None:
     """The losses of the router too, however unequally padding falls on the microbatches."""
     found, whole = accumulated(microbatches), accumulated(1)
@@ -271,6 +272,7 @@ def test_experts_are_born_apart() -> None:
     assert params["shared"]["up"].addressable_shards[0].data.shape == (1, 4, 32)
 
 
+@SLOW
 def test_a_resumed_run_is_the_same_to_the_bit(tmp_path: Path) -> None:
     run = run_of(expert=2)
 

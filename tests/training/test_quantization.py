@@ -89,6 +89,7 @@ def operands(run: Any) -> list[set[str]]:
     return [{str(v.aval.dtype) for v in e.invars} for e in equations(live, "dot_general")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_beside_adapters_products_with_weights_are_quantized_alone(kind: Quantization) -> None:
     """Of seven weights one forward and one back to what goes in: none gives a weight's gradient.

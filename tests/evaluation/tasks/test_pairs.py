@@ -1,9 +1,10 @@
 """Pairs of answers: each figure beside one written out from whole logits, answer by answer."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,7 +16,7 @@ from evaluation import intervals
 from evaluation.tasks.cases import Paired
 from evaluation.tasks.pairs import Judged, Reference, fitting, judge
 from model import parameters
-from model.decoder import Decoder
+from model.config import ModelConfig
 from sharding.means import means
 from tests.model.conftest import lively, small_config
 from tests.training.sharded import mesh_of
@@ -49,21 +50,30 @@ CASES = [
 ]
 
 
+Logits = Callable[..., jax.Array]
+
+
+def logits_of(config: ModelConfig, seed: int = 0) -> Logits:
+    model = lively(config, seed)
+    return jax.jit(lambda *rows: model(*rows))
+
+
 class Expected(NamedTuple):
     accuracy: list[float]
     margins: list[float]
     kl: float
 
 
-def log_softmax(model: Decoder, ids: np.ndarray) -> np.ndarray:
-    """[T, V], float64, of a document that is alone in its row."""
-    tokens = jnp.asarray(ids[None, :-1], jnp.int32)
-    positions = jnp.arange(tokens.shape[1])[None]
-    logits = np.asarray(model(tokens, positions, jnp.ones_like(tokens))[0], np.float64)[:, :258]
+def log_softmax(model: Logits, ids: np.ndarray) -> np.ndarray:
+    """[T, V], float64, of a document that is alone in its row; what is after it is not seen."""
+    tokens = np.zeros((1, 24), np.int32)
+    tokens[0, : len(ids) - 1] = ids[:-1]
+    whole = model(tokens, np.arange(24)[None], np.ones_like(tokens))[0]
+    logits = np.asarray(whole, np.float64)[: len(ids) - 1, :258]
     return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
 
 
-def written_out(ours: Decoder, theirs: Decoder | None, beta: float) -> Expected:
+def written_out(ours: Logits, theirs: Logits | None, beta: float) -> Expected:
     accuracy, margins, kls = [], [], []
     for one in CASES:
         rewards = []
@@ -102,8 +112,8 @@ def judged(
 @pytest.mark.parametrize("with_reference", [True, False])
 def test_beside_whole_logits(with_reference: bool) -> None:
     found = judged(CASES, with_reference)
-    other = lively(THEIRS, 1) if with_reference else None
-    expected = written_out(lively(CONFIG), other, 0.3)
+    other = logits_of(THEIRS, 1) if with_reference else None
+    expected = written_out(logits_of(CONFIG), other, 0.3)
     assert [one["right"] for one in found.answers] == expected.accuracy
     assert 0 < sum(expected.accuracy) < len(CASES)
     ours = [one["margin"] for one in found.answers]
