@@ -65,9 +65,12 @@ def commit(folder: Path = Path(__file__).parent) -> str:
     """
 
     def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        # Without locks: a run that is killed meanwhile would leave one in the checkout.
+        run = ["git", "--no-optional-locks", *command]
+        done = subprocess.run(
+            run, cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
 
     try:
         # A copy of the code may lie in the checkout of something else.

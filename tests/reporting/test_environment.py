@@ -1,5 +1,6 @@
 """What a run ran on, told truthfully."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_the_commit_of_a_clean_checkout(checkout: Path) -> None:
 def test_changes_are_said(change: str, checkout: Path) -> None:
     (checkout / change).write_text("2\n")
     assert commit(checkout / "code") == git(checkout, "rev-parse", "HEAD")[:12] + " and changes"
+
+
+def test_the_checkout_is_left_alone(checkout: Path) -> None:
+    """Git writes its index anew where a file was touched, and a run may be killed meanwhile."""
+    os.utime(checkout / "code" / "a.py", (1, 1))
+    before = (checkout / ".git" / "index").read_bytes()
+    assert commit(checkout / "code") == git(checkout, "rev-parse", "HEAD")[:12]
+    assert (checkout / ".git" / "index").read_bytes() == before
 
 
 def test_code_that_is_not_of_the_checkout_it_lies_in(checkout: Path) -> None:
