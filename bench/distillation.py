@@ -9,22 +9,18 @@ says of it is computed once. Runs that are finished are kept: the same command g
 interruption.
 """
 
-import json
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags
 
-from bench import results
-from bench.running import command, flags_of
+from bench import results, running
+from bench.running import SOURCE, converted, trained, work
 from reporting.metrics import read_metrics
 
-MODEL = flags.DEFINE_string("model", None, "Folder of the teacher.", required=True)
-WORK = flags.DEFINE_string("work", None, "Folder for what comes of it.", required=True)
-SOURCE = flags.DEFINE_string("source", None, "The text, as data.source.", required=True)
+flags.adopt_module_key_flags(running)  # --help shows them, too
 SEEDS = flags.DEFINE_integer("seeds", 3, "How many, with a teacher and without.")
 LIVE = flags.DEFINE_integer(
     "live",
@@ -37,26 +33,18 @@ LIVE = flags.DEFINE_integer(
 OBJECTIVES = {"with a teacher": "distill", "without": "next_token"}
 
 
-def trained(workdir: Path, config: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    """The metrics of a run."""
-    done = workdir / "seconds.json"
-    if not done.exists():
-        if workdir.exists():
-            print(f"{workdir.name} was interrupted: its seconds are those since", file=sys.stderr)
-        arguments = ("--config=configs/distillation.py", f"--workdir={workdir}", *flags_of(config))
-        _, seconds = command("train.py", *arguments)
-        done.write_text(json.dumps(seconds))
+def learned(
+    workdir: Path, changed: dict[str, Any], seconds: dict[str, float]
+) -> list[tuple[int, dict[str, Any]]]:
+    """The metrics of a run, whose seconds are noted."""
+    seconds[workdir.name] = trained(workdir, "distillation.py", changed)
     return [(step, dict(line)) for step, line in read_metrics(workdir)]
 
 
 def main(argv: list[str]) -> None:
     del argv
     jax.config.update("jax_platforms", "cpu")
-    work = Path(WORK.value).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    base = work / "teacher"
-    if not base.exists():
-        command("convert.py", "from-hf", MODEL.value, f"--workdir={base}")
+    folder, base = work(), converted()
     common = {
         "objective.teacher": base,
         "data.tokenizer": base / "tokenizer.json",
@@ -68,17 +56,15 @@ def main(argv: list[str]) -> None:
     stored: list[dict[str, Any]] = []
     for seed in range(SEEDS.value):
         for name, objective in OBJECTIVES.items():
-            run = work / f"{objective}_{seed}"
-            found = trained(run, common | {"objective.name": objective, "train.seed": seed})
+            changed = common | {"objective.name": objective, "train.seed": seed}
+            found = learned(folder / f"{objective}_{seed}", changed, seconds)
             curves[name].append({s: one["eval/loss"] for s, one in found if "eval/loss" in one})
-            seconds[run.name] = json.loads((run / "seconds.json").read_text())
             if seed == 0 and objective == "distill":
                 stored = [one for _, one in found if "distill_loss" in one]
     # The warm-up is as long: rates are those of the whole run.
     live = {"objective.name": "distill", "objective.stored": False, "train.steps": LIVE.value}
-    run = work / "live"
-    asked = [one for _, one in trained(run, common | live) if "distill_loss" in one]
-    seconds["live"] = json.loads((run / "seconds.json").read_text())
+    found = learned(folder / "live", common | live, seconds)
+    asked = [one for _, one in found if "distill_loss" in one]
 
     steps = list(curves["without"][0])
     for name, of_seeds in curves.items():

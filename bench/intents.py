@@ -24,8 +24,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from bench import results
-from bench.running import command, flags_of
+from bench import results, running
+from bench.running import MODEL, SOURCE, command, converted, flags_of, work
 from checkpointing.workdir import TOKENIZER
 from data import tasks
 from data import tokenizer as tokenizers
@@ -39,14 +39,10 @@ from reporting.metrics import read_metrics
 from training.config import OptimizerConfig
 from training.schedule import learning_rate
 
+flags.adopt_module_key_flags(running)  # --help shows them, too
 TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "A Python interpreter that has PyTorch, transformers and peft."
 )
-MODEL = flags.DEFINE_string("model", None, "Folder of the model.", required=True)
-WORK = flags.DEFINE_string(
-    "work", None, "Folder for what comes of it; best a new one.", required=True
-)
-SOURCE = flags.DEFINE_string("source", None, "CLINC150, as data.source.", required=True)
 LIMIT = flags.DEFINE_integer("limit", 20, "Examples of each label to learn from; 0 is all.")
 EXAMPLES = flags.DEFINE_integer("examples", 500, "Cases to be judged by.")
 EPOCHS = flags.DEFINE_float("epochs", 3.0, "How often each example is learned from.")
@@ -82,11 +78,11 @@ def judged(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def podium(work: Path, base: Path, config: dict[str, Any]) -> dict[str, Any]:
+def podium(folder: Path, base: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Podium's side."""
     found = {"before": judged(base)}
     if config["train.steps"]:
-        run = work / "podium"
+        run = folder / "podium"
         _, seconds = command(
             "train.py", "--config=configs/continued.py", f"--workdir={run}", *flags_of(config)
         )
@@ -98,9 +94,9 @@ def podium(work: Path, base: Path, config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def torch(work: Path, cases: list[Case], lengths: np.ndarray) -> dict[str, Any]:
+def torch(folder: Path, cases: list[Case], lengths: np.ndarray) -> dict[str, Any]:
     """The side of `transformers` and `peft`; nothing if it does not start."""
-    arguments = [TORCH_PYTHON.value, "-m", "bench.torch_intents", str(work / "intents.json")]
+    arguments = [TORCH_PYTHON.value, "-m", "bench.torch_intents", str(folder / "intents.json")]
     done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print("transformers and peft did not do it: Podium is measured alone", file=sys.stderr)
@@ -131,11 +127,7 @@ def main(argv: list[str]) -> None:
     del argv
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the commands
     jax.config.update("jax_platforms", "cpu")
-    work = Path(WORK.value).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    base = work / "base"
-    if not base.exists():
-        command("convert.py", "from-hf", MODEL.value, f"--workdir={base}")
+    folder, base = work(), converted()
     task = tasks.find(_TASK)
     data = DataConfig(
         SOURCE.value,
@@ -170,7 +162,7 @@ def main(argv: list[str]) -> None:
     ]
     passed = {"model": str(Path(MODEL.value).resolve()), "how": how, "rates": rates}
     passed |= {"train": examples, "cases": [{"ids": case.ids} for case in cases], "labels": ended}
-    (work / "intents.json").write_text(json.dumps(passed))
+    (folder / "intents.json").write_text(json.dumps(passed))
     print(
         f"{len(examples):,} examples of {len(labels)} intents, {store.n_tokens:,} tokens in "
         f"{corpus.plan.n_bins:,} rows of {LENGTH.value}: {steps} steps of {ROWS.value} rows, or of "
@@ -200,9 +192,9 @@ def main(argv: list[str]) -> None:
         "checkpoint.every": max(steps, 1),
         "report.max_tokens": 1,
     }
-    sides = {"podium": podium(work, base, config)}
+    sides = {"podium": podium(folder, base, config)}
     lengths = plant(task.labels, labels, tokenizer.eos_id).lengths
-    if other := torch(work, cases, lengths):
+    if other := torch(folder, cases, lengths):
         sides["transformers and peft"] = other
     for phase in ("before", "training", "after"):
         for side, found in sides.items():

@@ -9,33 +9,22 @@ finished is kept: the same command goes on after an interruption.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags
 
-from bench import results
-from bench.running import command, flags_of
+from bench import results, running
+from bench.running import SOURCE, command, converted, kept, trained, work
 from configs.multitask import TASKS
 from data import tasks
 from evaluation.metrics import METRICS
 
-MODEL = flags.DEFINE_string("model", None, "Folder of the model.", required=True)
-WORK = flags.DEFINE_string("work", None, "Folder for what comes of it.", required=True)
-SOURCE = flags.DEFINE_string("source", None, "The tasks, as data.source.", required=True)
+flags.adopt_module_key_flags(running)  # --help shows them, too
 AT_ONCE = flags.DEFINE_integer("batch_size", 16, "Examples at a time, when they are judged.")
 
-
-def kept(path: Path, make: Any) -> dict[str, Any]:
-    """What is in a file of JSON, made if it is not there."""
-    if not path.exists():
-        text = json.dumps(make())
-        path.with_suffix(".partial").write_text(text)
-        path.with_suffix(".partial").replace(path)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+_WHEN = ("before", "mixed", "alone")
 
 
 def judged(workdir: Path, names: list[str]) -> dict[str, Any]:
@@ -54,11 +43,14 @@ def judged(workdir: Path, names: list[str]) -> dict[str, Any]:
         found = {line["task"].partition(":")[2]: line for line in lines if "task" in line}
         return {"tasks": found, "seconds": seconds}
 
-    return kept(workdir.parent / f"{workdir.name}.json", judge)
+    return kept(workdir.with_name(f"{workdir.name}.json"), judge)
 
 
-def trained(workdir: Path, form: str, base: Path) -> float:
-    """Trains, and says how long that took."""
+def main(argv: list[str]) -> None:
+    del argv
+    jax.config.update("jax_platforms", "cpu")
+    folder, base, names = work(), converted(), list(TASKS)
+    mixed = folder / "mixed"
     changed = {
         "train.start_from": base,
         "data.source": SOURCE.value,
@@ -66,36 +58,15 @@ def trained(workdir: Path, form: str, base: Path) -> float:
         "evaluation.max_tokens": 1,
         "report.max_tokens": 1,
     }
-    config = "configs/multitask.py" + (f":{form}" if form else "")
-
-    def train() -> dict[str, float]:
-        resumed = workdir.exists()
-        arguments = ("train.py", f"--config={config}", f"--workdir={workdir}", *flags_of(changed))
-        return {"seconds": command(*arguments)[1], "resumed": resumed}
-
-    found = kept(workdir.parent / f"{workdir.name}.trained.json", train)
-    if found["resumed"]:
-        print(f"{workdir.name} was interrupted: its seconds are those since", file=sys.stderr)
-    seconds: float = found["seconds"]
-    return seconds
-
-
-def main(argv: list[str]) -> None:
-    del argv
-    jax.config.update("jax_platforms", "cpu")
-    work = Path(WORK.value).resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    base, mixed, names = work / "base", work / "mixed", list(TASKS)
-    if not base.exists():
-        command("convert.py", "from-hf", MODEL.value, f"--workdir={base}")
     before = judged(base, names)
-    spent = {"before": before["seconds"], "training on all": trained(mixed, "", base)}
+    spent = {"before": before["seconds"]}
+    spent["training on all"] = trained(mixed, "multitask.py", changed)
     after = judged(mixed, names)
     spent |= {"after": after["seconds"], "training on each": 0.0, "each": 0.0}
     alone: dict[str, Any] = {}
     for name in names:
-        spent["training on each"] += trained(work / name, name, base)
-        one = judged(work / name, [name])
+        spent["training on each"] += trained(folder / name, f"multitask.py:{name}", changed)
+        one = judged(folder / name, [name])
         spent["each"] += one["seconds"]
         alone |= one["tasks"]
 
@@ -104,22 +75,16 @@ def main(argv: list[str]) -> None:
         metric = METRICS[tasks.find(f"multitask:{name}").metrics[0]].names[0]
         row: dict[str, Any] = {"task": name, "metric": metric}
         row["examples"] = before["tasks"][name]["examples"]
-        for when, found in (
-            ("before", before["tasks"]),
-            ("mixed", after["tasks"]),
-            ("alone", alone),
-        ):
+        for when, found in zip(_WHEN, (before["tasks"], after["tasks"], alone), strict=True):
             row[when] = [found[name][metric], *found[name][f"{metric}_95"]]
         rows.append(row)
-        cells = "  ".join("{:5.1f} ({:.1f} to {:.1f})".format(*row[w]) for w in WHEN)
+        cells = "  ".join("{:5.1f} ({:.1f} to {:.1f})".format(*row[w]) for w in _WHEN)
         print(f"{name:22} {metric:12} {row['examples']:3}  {cells}", flush=True)
-    means = {when: sum(row[when][0] for row in rows) / len(rows) for when in WHEN}
+    means = {when: sum(row[when][0] for row in rows) / len(rows) for when in _WHEN}
     print("mean", "  ".join(f"{when} {value:.1f}" for when, value in means.items()))
     print("seconds", json.dumps({what: round(value) for what, value in spent.items()}))
     results.write({"rows": rows, "means": means, "seconds": spent})
 
-
-WHEN = ("before", "mixed", "alone")
 
 if __name__ == "__main__":
     app.run(main)

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from bench import results
-from bench.running import command, flags_of
+from bench import results, running
+from bench.running import MODEL, SOURCE, command, converted, flags_of, work
 from checkpointing import record
 from checkpointing.workdir import Workdir
 from data.preparation import prepare
@@ -30,14 +30,10 @@ from data.stream import stream_of
 from reporting.metrics import read_metrics
 from training.schedule import learning_rate
 
+flags.adopt_module_key_flags(running)  # --help shows them, too
 TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", sys.executable, "A Python interpreter that has PyTorch, transformers and trl."
 )
-MODEL = flags.DEFINE_string("model", None, "Folder of the model.", required=True)
-WORK = flags.DEFINE_string(
-    "work", None, "Folder for what comes of it; best a new one.", required=True
-)
-SOURCE = flags.DEFINE_string("source", None, "The pairs, as data.source.", required=True)
 STEPS = flags.DEFINE_integer("steps", 20, "How many are compared.")
 
 
@@ -62,11 +58,8 @@ def main(argv: list[str]) -> None:
     del argv
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the commands
     jax.config.update("jax_platforms", "cpu")
-    work, steps = Path(WORK.value).resolve(), STEPS.value
-    work.mkdir(parents=True, exist_ok=True)
-    base, run = work / "base", work / "podium"
-    if not base.exists():
-        command("convert.py", "from-hf", MODEL.value, f"--workdir={base}")
+    folder, base, steps = work(), converted(), STEPS.value
+    run = folder / "podium"
     changed = {
         "train.start_from": base,
         "train.steps": steps,
@@ -88,9 +81,9 @@ def main(argv: list[str]) -> None:
         "rates": np.asarray(learning_rate(optimizer, steps)(np.arange(steps))).tolist(),
         "steps": [pairs(stream.batch(step)) for step in range(steps)],
     }
-    (work / "preferences.json").write_text(json.dumps(passed))
+    (folder / "preferences.json").write_text(json.dumps(passed))
     arguments = [TORCH_PYTHON.value, "-m", "bench.torch_preferences"]
-    done = subprocess.run([*arguments, str(work / "preferences.json")], stdout=subprocess.PIPE)
+    done = subprocess.run([*arguments, str(folder / "preferences.json")], stdout=subprocess.PIPE)
     if done.returncode:
         sys.exit("error: trl did not do it: see above")
     theirs = json.loads(done.stdout.splitlines()[-1])

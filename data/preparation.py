@@ -16,25 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from etils import epath
-
-from data import baselines, building, cache, checksums, filters, plan, sources, store, tasks
-from data import tokenizer as tokenizers
+from data import baselines, building, cache, checksums, filters, plan, store, tasks
 from data.config import Corpus, DataConfig
-from data.documents import NO_SPLIT, Document, Progress, Shard, Source
+from data.documents import NO_SPLIT, Progress
 from data.examples import chat, rates, rendering
 from data.examples.rendering import Making
 from data.filters import OFF, FilterConfig, overlap
+from data.found import Found
+from data.own_tokenizer import tokenizer_of
 from data.plan import Plan
 from data.store import TokenStore
 from data.tokenizer import Tokenizer
 from data.waiting import steadily
-from errors import UserError
 
-# A tokenizer is trained on this many bytes of the train splits at most: more changes little and
-# takes memory. Of each shard an equal part, from its beginning.
-TOKENIZER_TRAINING_BYTES = 1 << 28
-_LEAST_OF_A_SHARD = 1 << 20
 GZIP_BYTES = 64 << 20  # of each eval split are measured: some seconds' work
 
 
@@ -142,8 +136,8 @@ def prepare(
     Raises:
       UserError: the data or the tokenizer cannot be used; one line says what to do.
     """
-    found = [_Found(corpus, progress) for corpus in config.corpora()]
-    tokenizer = _tokenizer(config, found, progress)
+    found = [Found(corpus, progress) for corpus in config.corpora()]
+    tokenizer = tokenizer_of(config, found, progress)
     check(tokenizer)
     writing = _Writing(tokenizer, chat_files(config, tokenizer))
     filtered = _filtered(config.filters, found, rebuild)
@@ -173,7 +167,7 @@ def prepare_split(
     Raises:
       UserError: the data cannot be used; one line says what to do.
     """
-    found = [_Found(corpus, progress) for corpus in config.corpora()]
+    found = [Found(corpus, progress) for corpus in config.corpora()]
     writing = _Writing(tokenizer, chat_files(config, tokenizer))
     stores = {
         one.corpus.name: _token_store(
@@ -183,31 +177,6 @@ def prepare_split(
         if split or one.corpus.eval_split != NO_SPLIT
     }
     return stores, "+".join(one.source.fingerprint for one in found)
-
-
-class _Found:
-    """A corpus whose source was found; its splits are opened when they are needed."""
-
-    def __init__(self, corpus: Corpus, progress: Progress) -> None:
-        self.corpus, self.progress = corpus, progress
-        self.source: Source = sources.find(corpus.source, corpus, progress)
-        self._shards: dict[str, Sequence[Shard]] = {}
-
-    def shards(self, split: str) -> Sequence[Shard]:
-        """The shards of a split."""
-        if split not in self._shards:
-            self._shards[split] = self.source.shards(split)
-        return self._shards[split]
-
-    def key(self, split: str) -> dict[str, str]:
-        """What determines the documents of a split, and the examples that a task makes of them."""
-        task = {"task": tasks.identity(self.corpus.task)} if self.corpus.task else {}
-        return task | {
-            "source": self.source.fingerprint,
-            "split": split,
-            "text_key": self.corpus.text_key,
-            "invalid_utf8": self.corpus.invalid_utf8,
-        }
 
 
 class _Examples(NamedTuple):
@@ -283,7 +252,7 @@ class _Filtered(NamedTuple):
 _UNFILTERED = _Filtered(OFF, "", lambda: None)
 
 
-def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _Filtered:
+def _filtered(config: FilterConfig, found: Sequence[Found], rebuild: bool) -> _Filtered:
     identity = filters.identity(config)
     if not config.decontaminate:
         return _Filtered(config, identity, lambda: None)
@@ -305,7 +274,7 @@ def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _
             steadily(functools.partial(checksums.check_all, directory, noted), tick)
         else:
             texts = (
-                _text_of(one.corpus, document)
+                one.text_of(document)
                 for one in evaluated
                 for shard in one.shards(one.corpus.eval_split)
                 for document, _ in shard.documents()
@@ -321,7 +290,7 @@ def _filtered(config: FilterConfig, found: Sequence[_Found], rebuild: bool) -> _
 
 def _prepared(
     config: DataConfig,
-    found: _Found,
+    found: Found,
     writing: _Writing,
     filtered: _Filtered,
     progress: Progress,
@@ -365,7 +334,7 @@ def _weighted(config: DataConfig, corpora: Sequence[PreparedCorpus]) -> Sequence
 
 
 def _token_store(
-    config: DataConfig, found: _Found, split: str, writing: _Writing, filtered: _Filtered
+    config: DataConfig, found: Found, split: str, writing: _Writing, filtered: _Filtered
 ) -> TokenStore:
     examples = _examples(config, found.corpus, split, writing)
     if examples is not None:
@@ -394,7 +363,7 @@ def _token_store(
 
 
 def _stores(
-    config: DataConfig, found: _Found, writing: _Writing, filtered: _Filtered
+    config: DataConfig, found: Found, writing: _Writing, filtered: _Filtered
 ) -> Iterator[tuple[Path, str]]:
     """Where the stores of a corpus are, or will be, and the split of each."""
     corpus = found.corpus
@@ -406,7 +375,7 @@ def _stores(
 
 
 def _address(
-    found: _Found,
+    found: Found,
     split: str,
     tokenizer: Tokenizer,
     filtered: _Filtered,
@@ -416,77 +385,7 @@ def _address(
     return store.address(**parts, **(examples.identity if examples else {}))
 
 
-def _tokenizer(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
-    if config.tokenizer == "byte":
-        return tokenizers.ByteTokenizer()
-    if config.tokenizer not in tokenizers.TRAINERS:
-        return tokenizers.load(epath.Path(config.tokenizer).expanduser())
-    # One without weight is there for a later stage, and may be added while a run goes on.
-    found = [one for one in found if one.corpus.weight]
-    splits = [one.key(one.corpus.train_split) | {"weight": one.corpus.weight} for one in found]
-    name = cache.key(
-        kind=config.tokenizer,
-        text=json.dumps(splits, sort_keys=True),
-        vocab_size=config.tokenizer_vocab_size,
-        version=tokenizers.TRAINING_VERSION,
-    )
-    directory = cache.root() / "tokenizers" / name
-    if not cache.has(directory):
-        trained = _train(config, found, progress)
-        with cache.publish(directory) as folder:
-            trained.save(folder / "tokenizer.json")
-    return tokenizers.load(directory / "tokenizer.json")
-
-
-def _train(config: DataConfig, found: Sequence[_Found], progress: Progress) -> Tokenizer:
-    read, total = 0, sum(one.corpus.weight for one in found)
-    size = sum(shard.size for one in found for shard in one.shards(one.corpus.train_split))
-
-    def texts() -> Iterator[str]:
-        nonlocal read
-        for one in found:
-            budget = int(TOKENIZER_TRAINING_BYTES * one.corpus.weight / total)
-            for text in _sample(one, budget):
-                read += len(text)
-                yield text
-
-    def tick() -> None:
-        most = max(read, min(size, TOKENIZER_TRAINING_BYTES))
-        progress("training the tokenizer: MB of text read", read >> 20, most >> 20)
-
-    tick()
-    if all(not text for text in texts()):
-        splits = ", ".join(f"{one.source.name} {one.corpus.train_split!r}" for one in found)
-        raise UserError(f"no text to train a tokenizer on ({splits}): use a split that has some")
-    read = 0
-    train = tokenizers.TRAINERS[config.tokenizer]
-    trained = steadily(lambda: train(texts(), config.tokenizer_vocab_size), tick)
-    tick()
-    return trained
-
-
-def _text_of(corpus: Corpus, document: Document) -> str:
-    """The text of a document; of a record, that of the example that it is."""
-    if not corpus.task:
-        return document.text
-    return rendering.text_of(tasks.find(corpus.task), corpus.task, document)
-
-
-def _sample(found: _Found, budget: int) -> Iterator[str]:
-    """At most `budget` bytes of text: of shards spread over all of them, the same from each."""
-    shards = found.shards(found.corpus.train_split)
-    count = min(len(shards), max(budget // _LEAST_OF_A_SHARD, 1))
-    for i in range(count):
-        left = budget // count
-        for document, _ in shards[i * len(shards) // count].documents():
-            text = _text_of(found.corpus, document)
-            yield text
-            left -= len(text.encode())
-            if left <= 0:
-                break
-
-
-def _gzip(found: _Found, at_most: int, progress: Progress, rebuild: bool) -> baselines.Measured:
+def _gzip(found: Found, at_most: int, progress: Progress, rebuild: bool) -> baselines.Measured:
     split = found.corpus.eval_split
     name = cache.key(**found.key(split), at_most=at_most, layout=baselines.LAYOUT)
     directory = cache.root() / "baselines" / name

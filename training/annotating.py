@@ -24,8 +24,8 @@ from sharding import collectives
 from sharding.order import natural
 from sharding.placement import place_rows
 from sharding.table import sharding, ways
-from training import head
-from training.head import Chunk
+from training import chunks
+from training.chunks import Chunk
 from training.loss import spread_out
 from training.objectives.config import ObjectiveConfig
 from training.objectives.distillation import IDS, LOG_PROBS, REST, marked
@@ -105,7 +105,7 @@ def _likeliest(
     x_BTD, _, _ = model.features(batch["tokens"], batch["positions"], batch["segments"])
     ask = functools.partial(likeliest, config.top_k, config.temperature)
     table_VD = model.table[...]
-    found: dict[str, jax.Array] = head.of_tokens(
+    found: dict[str, jax.Array] = chunks.of_tokens(
         model.config, mesh, ask, table_VD, x_BTD, batch["targets"]
     )
     return found
@@ -114,7 +114,7 @@ def _likeliest(
 def likeliest(top_k: int, temperature: float, chunk: Chunk) -> dict[str, jax.Array]:
     """The likeliest tokens of a chunk, and the mass of all others (see distillation.py)."""
     logits_MV = chunk.logits_MV / temperature
-    of_all = head.softmax(logits_MV, chunk.vocab)
+    of_all = chunks.softmax(logits_MV, chunk.vocab)
     values, places = jax.lax.top_k(logits_MV, min(top_k, logits_MV.shape[1]))
     ids = chunk.ids_V[places]
     values, ids = (collectives.gathered(x, chunk.vocab, 1) for x in (values, ids))

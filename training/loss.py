@@ -11,7 +11,8 @@ from model.decoder import Decoder
 from sharding.order import spread
 from training import head
 from training.balance import LOAD, balance
-from training.head import ALONE, Beside, Measure
+from training.chunks import ALONE, Beside
+from training.head import Measure
 from training.objectives.next_token import NextToken
 
 Sums = dict[str, jax.Array]

@@ -26,8 +26,8 @@ from model.decoder import Decoder
 from model.parameters import Params
 from sharding.placement import place_rows
 from sharding.table import sharding
-from training import head
-from training.head import ALONE, Chunk
+from training import chunks
+from training.chunks import ALONE, Chunk
 from training.loss import spread_out
 from training.objectives.config import ObjectiveConfig
 from training.objectives.divergences import reverse_kl
@@ -228,7 +228,7 @@ def _score(
         other, of_theirs = parameters.bind(theirs, asked), theirs.config
         beside = ALONE._replace(table_VD=other.table[...], x_BTD=other.features(*seen).x_BTD)
     table_VD, x_BTD = model.table[...], model.features(*seen).x_BTD
-    found: dict[str, jax.Array] = head.of_tokens(
+    found: dict[str, jax.Array] = chunks.of_tokens(
         outline.config, mesh, _both, table_VD, x_BTD, batch["targets"], beside, of_theirs
     )
     weights_BT = batch["weights"]
@@ -244,6 +244,6 @@ def _both(chunk: Chunk) -> dict[str, jax.Array]:
     if chunk.teacher_MV is None:
         return {"log_prob": ours, "reference": jnp.zeros_like(ours), "kl": jnp.zeros_like(ours)}
     theirs = at_target(chunk._replace(logits_MV=chunk.teacher_MV))
-    log_q, log_p = (head.log_softmax(x, chunk.vocab) for x in (chunk.logits_MV, chunk.teacher_MV))
+    log_q, log_p = (chunks.log_softmax(x, chunk.vocab) for x in (chunk.logits_MV, chunk.teacher_MV))
     kl = reverse_kl(log_p, log_q, chunk.vocab, 0.0).value_M
     return {"log_prob": ours, "reference": theirs, "kl": kl}

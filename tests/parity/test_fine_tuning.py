@@ -233,7 +233,8 @@ CASES = [
         (name, task),
         id=f"{name} {task}",
         marks=pytest.mark.skipif(
-            name == "smollm2" and not ASSETS, reason="PODIUM_ASSETS is not set"
+            name == "smollm2" and not ASSETS,
+            reason="PODIUM_ASSETS is not set: there is no real model",
         ),
     )
     for name in ("trained", "smollm2")

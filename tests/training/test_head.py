@@ -16,6 +16,7 @@ from planning.program import read
 from sharding.table import sharding
 from tests.training.sharded import MODEL, mesh_of
 from training import head
+from training.chunks import _chunks
 from training.objectives.next_token import NextToken
 
 B, T = 8, 12
@@ -55,7 +56,7 @@ def test_loss_and_gradients(
     sizes: tuple[int, ...], cap: float, chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mesh, config = on(*sizes), dataclasses.replace(MODEL, logit_softcap=cap)
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: chunks)
     scattered = head._scattered  # in as many parts, or the next number that divides the ids
     monkeypatch.setattr(
         head, "_scattered", lambda x, axes, most: scattered(x, axes, -(-x.nbytes // chunks))
@@ -84,7 +85,7 @@ def test_loss_and_gradients(
 
 @given(length=st.integers(1, 5000), bytes_a_token=st.integers(1, 10**6), most=st.integers(1, 10**9))
 def test_parts_are_as_large_as_they_may_be(length: int, bytes_a_token: int, most: int) -> None:
-    chunks = head._chunks(length, length * bytes_a_token, most)
+    chunks = _chunks(length, length * bytes_a_token, most)
     tokens = -(-length // chunks)
     assert 1 <= chunks <= length and (chunks - 1) * tokens < length
     assert tokens == 1 or tokens * bytes_a_token <= most
@@ -96,7 +97,7 @@ def test_parts_are_as_large_as_they_may_be(length: int, bytes_a_token: int, most
 def test_the_table_crosses_devices_outside_of_the_loop(
     sizes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: T)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: T)
     mesh = mesh_of(*sizes)
     rows = sharding(mesh, ("batch",))
     where = (sharding(mesh, ("vocab", "embed"), (128, 32)), rows, rows, rows)

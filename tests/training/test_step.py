@@ -12,7 +12,6 @@ import pytest
 from model import parameters
 from sharding import means as computing
 from tests.training.sharded import MODEL, ROWS, STEPS, batch, begin, host, mesh_of, placed
-from training import head
 from training.config import TrainConfig
 from training.loss import batch_sums, count, means
 from training.state import NOTHING, abstract_params
@@ -73,7 +72,7 @@ def test_loss_against_numpy():
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_gradient_of_the_head_with_z_loss(chunks, monkeypatch):
     """The hand-written backward pass equals the derivative of the plain formula."""
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: chunks)
     rows, outline = batch(0), parameters.outline(MODEL)
 
     def plain(p: Any) -> jax.Array:

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from sharding import collectives
-from training import head
-from training.head import Chunk
+from training import chunks
+from training.chunks import Chunk
 from training.objectives.divergences import DIVERGENCES
 from training.objectives.next_token import NextToken
 
@@ -71,9 +71,9 @@ class Distill:
 
     def __call__(self, chunk: Chunk, learn: bool) -> tuple[Losses, jax.Array | None]:
         text, slope = NextToken(self.z_loss, self.mix)(chunk, learn)
-        log_q = head.log_softmax(chunk.logits_MV / self.temperature, chunk.vocab)
+        log_q = chunks.log_softmax(chunk.logits_MV / self.temperature, chunk.vocab)
         if chunk.teacher_MV is not None:
-            log_p = head.log_softmax(chunk.teacher_MV / self.temperature, chunk.vocab)
+            log_p = chunks.log_softmax(chunk.teacher_MV / self.temperature, chunk.vocab)
         else:
             log_p = _filled(chunk, log_q)
         diverge = DIVERGENCES[self.divergence]

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from model.config import ModelConfig
 from sharding import collectives
-from training import head
-from training.head import Chunk, Learn
+from training import chunks, head
+from training.chunks import Chunk
+from training.head import Learn
 from training.objectives.next_token import NextToken
 
 
@@ -37,13 +38,13 @@ def log_likelihoods(
       x_BTD: features, in the dtype that matrices are multiplied in.
       targets_BT: ids.
     """
-    found: jax.Array = head.of_tokens(config, mesh, at_target, table_VD, x_BTD, targets_BT)
+    found: jax.Array = chunks.of_tokens(config, mesh, at_target, table_VD, x_BTD, targets_BT)
     return found
 
 
 def at_target(chunk: Chunk) -> jax.Array:
     """log P(target) of a chunk's tokens: [M]."""
-    found = head.softmax(chunk.logits_MV, chunk.vocab)
+    found = chunks.softmax(chunk.logits_MV, chunk.vocab)
     at_target_M = jnp.sum(jnp.where(chunk.is_target_MV, chunk.logits_MV, 0), axis=-1)
     return collectives.total(at_target_M, chunk.vocab) - found.log_z_M
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from sharding import collectives
-from training import head
-from training.head import Chunk
+from training import chunks
+from training.chunks import Chunk
 
 
 class Losses(NamedTuple):
@@ -41,7 +41,7 @@ class NextToken:
         return self.weight * sums.loss + self.z_loss * sums.z_loss
 
     def __call__(self, chunk: Chunk, learn: bool) -> tuple[Losses, jax.Array | None]:
-        found = head.softmax(chunk.logits_MV, chunk.vocab)
+        found = chunks.softmax(chunk.logits_MV, chunk.vocab)
         is_target = chunk.is_target_MV
         at_target_M = jnp.sum(jnp.where(is_target, chunk.logits_MV, 0), axis=-1)
         at_target_M = collectives.total(at_target_M, chunk.vocab)

@@ -14,7 +14,7 @@ from model import parameters
 from model.decoder import Decoder
 from model.parameters import Params
 from training.balance import balance
-from training.head import ALONE, Beside
+from training.chunks import ALONE, Beside
 from training.loss import Sums, batch_sums, by_source, count, spread_out
 from training.objectives.config import ObjectiveConfig
 from training.objectives.distillation import IDS, LOG_PROBS, REST, Distill

@@ -14,7 +14,7 @@ from sharding.table import sharding
 from tests.training.sharded import MODEL, mesh_of
 from training import head
 from training.annotating import likeliest
-from training.head import Beside
+from training.chunks import Beside, of_tokens
 from training.objectives.distillation import IDS, LOG_PROBS, REST, Distill
 
 B, T, V, K = 8, 12, 120, 5
@@ -85,7 +85,7 @@ def stored(
     table, x = values[4:]
 
     def ask(*arrays: Any) -> Any:
-        return head.of_tokens(
+        return of_tokens(
             TEACHER, mesh_of(*sizes), functools.partial(likeliest, K, temperature), *arrays
         )
 
@@ -125,7 +125,7 @@ def compare(sizes: tuple[int, ...], how: Distill) -> None:
 def test_against_all_logits_at_once(
     divergence: str, live: bool, chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: chunks)
     compare(ONE, measure(divergence, live))
 
 
@@ -136,7 +136,7 @@ def test_against_all_logits_at_once(
     ids=lambda s: "x".join(map(str, s)),
 )
 def test_on_meshes(sizes: tuple[int, ...], live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: 3)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: 3)
     compare(sizes, measure("jsd", live))
 
 
@@ -161,7 +161,7 @@ def test_the_temperature_is_squared_once() -> None:
 def test_what_is_stored_is_a_distribution_whose_rest_is_exact(
     sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: 3)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: 3)
     values = arrays()
     found = {name: np.float64(x) for name, x in stored(values, 2.0, sizes).items()}
     t = np.asarray(unembed(TEACHER, *values[4:]), np.float64)[..., :V] / 2

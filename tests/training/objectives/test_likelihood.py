@@ -11,7 +11,6 @@ import pytest
 from model.decoder import unembed
 from sharding.table import sharding
 from tests.training.sharded import MODEL, mesh_of
-from training import head
 from training.objectives.likelihood import log_likelihoods
 
 B, T = 8, 12
@@ -48,7 +47,7 @@ def total(log_probs_BT: Any) -> Any:
 def test_values_and_gradients(
     sizes: tuple[int, int, int], chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "_chunks", lambda *sizes: chunks)
+    monkeypatch.setattr("training.chunks._chunks", lambda *sizes: chunks)
     mesh, values = mesh_of(*sizes), arrays()
 
     def ours(*arrays: Any) -> Any:
