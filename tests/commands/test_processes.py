@@ -76,7 +76,8 @@ def test_two_processes_train_as_one(
                 assert two[key] == pytest.approx(value, rel=1e-5), key
 
 
-@pytest.mark.parametrize("which", [0, pytest.param(1, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("which", [0, 1])
 def test_a_signal_to_one_stops_both_after_the_same_step(podium: Commands, tmp_path, which):
     workdir = tmp_path / "run"
     pair = podium.pair(podium.train(workdir, *LONG))

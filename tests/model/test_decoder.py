@@ -72,6 +72,7 @@ def test_remat_changes_no_gradient(remat):
     _same_gradients(small_config(remat=remat))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [{}, {"remat_save": ("gate", "query")}])
 def test_what_waits_in_the_hosts_memory_changes_no_gradient(kept):
     _same_gradients(small_config(remat="full", remat_offload=("block", "attention"), **kept))
@@ -113,6 +114,7 @@ def test_remat_that_cannot_be(config, says):
         small_config(**config)
 
 
+@pytest.mark.slow
 def test_scan_unroll_changes_no_gradient():
     _same_gradients(small_config(scan_unroll=3))
 

@@ -51,6 +51,7 @@ def test_with_cache_equals_without(kind, platform):
         assert list(generator(prompt, max_tokens=12, seed=0)) == want[len(prompt) :]
 
 
+@pytest.mark.slow  # the texts of test_with_cache_equals_without are ordinary
 def test_logits_with_cache_equal_logits_without(kind):
     model = lively(small_config(kind))
     tokens = jax.random.randint(jax.random.key(0), (2, 16), 0, 61)

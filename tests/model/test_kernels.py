@@ -112,7 +112,9 @@ def test_splash_compiles_for_tpus(
     length: int, size: int, window: int, softcap: float, with_sinks: bool, monkeypatch: Any
 ) -> None:
     """Forward and backward, by the compiler of TPUs, which needs none."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")

@@ -223,7 +223,9 @@ def test_megablox_compiles_for_tpus(
     rows: int, experts: int, inner: int, outer: int, topology: str, monkeypatch: Any
 ) -> None:
     """Forward and backward, by the compiler of TPUs: a row is multiplied with one expert alone."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")

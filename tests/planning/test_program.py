@@ -70,7 +70,9 @@ def test_a_training_step() -> None:
 @pytest.fixture
 def topology(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes devices of TPUs that are not here."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")

@@ -136,7 +136,9 @@ def test_none_where_nothing_helps() -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_compiler_agrees(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled, it does not fit; with the changes it does."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     run = run_of(SMALL, 64, 2048)

@@ -131,7 +131,9 @@ def test_it_ends_in_time_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_on_tpus() -> None:
     """As a user runs it: the flags that it prints are those of a run that fits."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     command = [sys.executable, "plan.py", "--config=configs/tiny.py", "--topology=v5e:2x2"]
     command += ["--config.model.dtype=bfloat16"]
 

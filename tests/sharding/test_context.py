@@ -255,7 +255,9 @@ def test_memory_of_a_ring_is_that_of_a_devices_part() -> None:
 @pytest.mark.parametrize("form", ["ring", "gather"])
 def test_tpus(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the compiler of TPUs, which needs none: in a ring, what travels does so meanwhile."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     from sharding.config import MeshConfig

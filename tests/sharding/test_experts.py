@@ -174,7 +174,9 @@ def test_the_ragged_form_compiles_for_tpus(
     back; in the backward pass two bring them and their gradients, which the compiler may join. Also
     as stages of a pipeline call it, side by side.
     """
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")

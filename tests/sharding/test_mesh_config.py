@@ -85,7 +85,9 @@ def test_what_does_not_spread_over_the_slices():
 
 def test_each_slice_has_whole_what_exchanges_most():
     """Chips of two slices, as libtpu describes them: tensor and fsdp stay inside one."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     devices = topologies.get_topology_desc(

@@ -17,17 +17,15 @@ MESHES = [
     ("pipeline", "fsdp", "tensor"),
     ("fsdp", "expert", "tensor"),
 ]
-ORDINARY = {("gemma3", MESHES[0])}
 CASES = [
-    pytest.param(
-        kind, axes, marks=[] if (kind, axes) in ORDINARY else pytest.mark.slow, id=f"{kind}-{axes}"
-    )
+    pytest.param(kind, axes, id=f"{kind}-{axes}")
     for kind in ("gemma3", "olmo2", "latent", "gpt_oss")
     for axes in MESHES
     if "expert" not in axes or kind in ("latent", "gpt_oss")
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "axes"), CASES)
 def test_same_as_one_device(kind: str, axes: tuple[str, ...]) -> None:
     model: ModelConfig = small_config(kind, **SHAPE)

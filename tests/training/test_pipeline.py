@@ -316,7 +316,9 @@ def test_what_cannot_be_is_said_before_anything_slow() -> None:
 
 def test_compiled_for_tpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages hand on by collective-permute, and nothing is gathered along them."""
-    pytest.importorskip("libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu")
+    pytest.importorskip(
+        "libtpu", reason="the compiler of TPUs is not here: make setup-dev EXTRA=tpu"
+    )
     from jax.experimental import topologies
 
     for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
